@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-all lint format bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "make: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+train: $(STAMP)  ## Run the embedded experiment anew: UCI digits to MNIST (further overrides: ARGS="seed=1")
+	$(BIN)/python -m ftc.train overwrite=true $(ARGS)
+
+test: $(STAMP)  ## Run the default test suite (further pytest options: ARGS="-k curve")
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(STAMP)  ## Run every test, the slow ones too
+	$(BIN)/python -m pytest -m "" $(ARGS)
+
+lint: $(STAMP)  ## Check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## Measure speed against baselines in the same run
+	$(BIN)/python -m pytest -q -s tests/benchmarks -m "" $(ARGS)
+
+clean:  ## Remove the environment, caches and run folders
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find ftc tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find outputs -mindepth 1 ! -name .gitkeep -delete

@@ -1,0 +1,42 @@
+"""ftc: fine-tune on the classes you have, keep the classes you don't.
+
+The public names are imported on first use, so that ``import ftc`` costs nothing and the parts that
+need neither Lightning nor Hydra never load them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "ClassPartition": "ftc.partition",
+    "CalibrationCallback": "ftc.calibration",
+    "Classifier": "ftc.models",
+    "FineTuneModule": "ftc.finetune",
+    "InputError": "ftc.errors",
+    "PartitionedDataModule": "ftc.data",
+}
+
+__all__ = [  # noqa: RUF022 - the order of _EXPORTS
+    "ClassPartition",
+    "CalibrationCallback",
+    "Classifier",
+    "FineTuneModule",
+    "InputError",
+    "PartitionedDataModule",
+]
+
+if TYPE_CHECKING:
+    from ftc.calibration import CalibrationCallback
+    from ftc.data import PartitionedDataModule
+    from ftc.errors import InputError
+    from ftc.finetune import FineTuneModule
+    from ftc.models import Classifier
+    from ftc.partition import ClassPartition
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'ftc' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

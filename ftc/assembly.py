@@ -1,0 +1,135 @@
+"""From configuration to objects. Beyond this module and `ftc.run` nothing sees the configuration."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import hydra.utils
+import torch
+from hydra.errors import InstantiationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from ftc.config import DataConfig, OptimizerConfig, SchedulerConfig, TrainConfig, TrainerConfig
+from ftc.data import PartitionedDataModule, build_transforms
+from ftc.errors import InputError
+from ftc.finetune import FineTuneModule, build_optimizer, build_scheduler
+from ftc.models import Classifier
+from ftc.partition import ClassPartition
+
+warnings.filterwarnings("ignore", message="The '.*dataloader' does not have many workers")
+warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
+warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated")
+
+
+def make(key: str, node: dict[str, Any]) -> Any:
+    """Build what a configuration node's ``_target_`` names.
+
+    Raises:
+        InputError: the target does not exist or refuses its arguments; the message starts with the key.
+    """
+    try:
+        return hydra.utils.instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split("\nfull_key")[0].split())
+        raise InputError(f"{key}={node['_target_']}: {reason}") from error
+
+
+def build_datamodule(
+    data: DataConfig, classifier: Classifier, partition: ClassPartition, seed: int
+) -> PartitionedDataModule:
+    """The target domain's data module."""
+    return PartitionedDataModule(
+        train=make("data.train", data.train),
+        val=make("data.val", data.val),
+        test=make("data.test", data.test),
+        gallery=data.gallery,
+        partition=partition,
+        **_loading(data, classifier, seed, "augmentation"),
+    )
+
+
+def build_source_datamodule(data: DataConfig, classifier: Classifier, seed: int) -> PartitionedDataModule:
+    """The source domain's data module: all of its classes are trained on."""
+    assert data.source is not None
+    reader = make("data.source", data.source)
+    present = reader.targets.unique().tolist()
+    partition = ClassPartition(data.num_classes, seen=present)
+    loading = {**_loading(data, classifier, seed, "source_augmentation"), "iterations_per_epoch": None}
+    return PartitionedDataModule(train=reader, partition=partition, **loading)
+
+
+def _loading(data: DataConfig, classifier: Classifier, seed: int, key: str) -> dict[str, Any]:
+    augmentation = [make(f"data.{key}[{i}]", node) for i, node in enumerate(getattr(data, key))]
+    train_transform, eval_transform = build_transforms(classifier.data_config, augmentation)
+    return {
+        "train_transform": train_transform,
+        "eval_transform": eval_transform,
+        "batch_size": data.batch_size,
+        "eval_batch_size": data.eval_batch_size,
+        "iterations_per_epoch": data.iterations_per_epoch,
+        "num_workers": data.num_workers,
+        "seed": seed,
+    }
+
+
+def build_module(
+    classifier: Classifier, optimizer: OptimizerConfig, scheduler: SchedulerConfig
+) -> FineTuneModule:
+    """The module that trains a classifier.
+
+    Raises:
+        InputError: an optimiser or schedule that timm does not have, before any training.
+    """
+    module = FineTuneModule(
+        classifier,
+        partial(build_optimizer, **optimizer.model_dump()),
+        partial(build_scheduler, **scheduler.model_dump()),
+    )
+    build_scheduler(module.optimizer_factory(classifier), 1, **scheduler.model_dump())
+    return module
+
+
+def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
+    """Lightning's trainer; ``arguments`` win over the configuration.
+
+    Raises:
+        InputError: an argument that the trainer does not take, or hardware that is not there.
+    """
+    merged = {
+        "num_sanity_val_steps": 0,
+        # Our samplers shard themselves: Lightning's would pad evaluation shards.
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        **config.model_dump(),
+        **arguments,
+    }
+    try:
+        return Trainer(callbacks=list(callbacks), **merged)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def build_loggers(config: TrainConfig) -> list[Logger]:
+    """The run's loggers."""
+    return [make(f"logger.{name}", node) for name, node in (config.logger or {}).items()]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, ftc and the libraries that shape numbers."""
+    import platform
+
+    import lightning
+    import timm
+    import torchmetrics
+    import torchvision
+
+    import ftc
+
+    libraries = (ftc, torch, torchvision, lightning, torchmetrics, timm)
+    return {"python": platform.python_version(), **{m.__name__: str(m.__version__) for m in libraries}}

@@ -1,0 +1,15 @@
+"""Readers of images, samplers and the Lightning data module that partitions by class."""
+
+from ftc.data.datamodule import PartitionedDataModule
+from ftc.data.readers import ArrayReader, Reader
+from ftc.data.sampler import EndlessSampler, ShardSampler
+from ftc.data.transforms import build_transforms
+
+__all__ = [
+    "ArrayReader",
+    "EndlessSampler",
+    "PartitionedDataModule",
+    "Reader",
+    "ShardSampler",
+    "build_transforms",
+]

@@ -1,0 +1,80 @@
+"""Samplers whose order is a pure function of (seed, position), and shards that neither pad nor drop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+
+class EndlessSampler(Sampler[int]):
+    """An endless shuffled stream, cut into epochs: concatenated permutations of the data.
+
+    An epoch of ``length`` positions starts where the one before ended, so that "epochs" may be shorter or
+    longer than a pass (the paper's are 500 iterations). Ranks take turns: rank r of w reads positions
+    r, r + w, …, without overlap.
+
+    Args:
+        size: number of samples in the data.
+        length: positions an epoch, over all ranks; a multiple of ``world_size``.
+        seed: together with the position it determines the sample.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, size: int, length: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.size = size
+        self.length = length
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.length, self.world_size))
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.epoch * self.length
+        round_of_order, order = -1, torch.empty(0, dtype=torch.int64)
+        for position in range(start + self.rank, start + self.length, self.world_size):
+            if position // self.size != round_of_order:
+                round_of_order = position // self.size
+                order = self._permutation(round_of_order)
+            yield int(order[position % self.size])
+
+    def _permutation(self, round_: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(((self.seed << 32) + round_) % (1 << 63))
+        return torch.randperm(self.size, generator=generator)
+
+
+class ShardSampler(Sampler[int]):
+    """Every sample exactly once over all ranks, in order; shards differ by one sample at most.
+
+    Safe under DDP, where evaluation forwards do not communicate. Not for FSDP, whose every forward gathers
+    and needs equal batch counts.
+    """
+
+    def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, size, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+def positions_per_epoch(size: int, batch_size: int, world_size: int, iterations: int | None) -> int:
+    """Positions of the stream in an epoch over all ranks: so many full batches, or about one pass.
+
+    One pass is rounded up to whole rounds of the ranks, so that all take the same number of steps.
+    """
+    if iterations is not None:
+        return iterations * batch_size * world_size
+    return math.ceil(size / world_size) * world_size

@@ -1,0 +1,7 @@
+"""Training: the module, its optimiser and schedule, the cached source model."""
+
+from ftc.finetune.module import FineTuneModule
+from ftc.finetune.optim import build_optimizer, build_scheduler
+from ftc.finetune.source import prepare_source
+
+__all__ = ["FineTuneModule", "build_optimizer", "build_scheduler", "prepare_source"]

@@ -1,0 +1,65 @@
+"""The Lightning module that fine-tunes a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ftc.data.datamodule import Batch
+from ftc.models import Classifier
+
+
+class FineTuneModule(LightningModule):
+    """Naive fine-tuning: cross-entropy over *all* head columns (the paper's setting).
+
+    Evaluation steps return ``logits`` (N, C) and ``features`` (N, D), float32, with ``target`` and ``id``.
+
+    Args:
+        classifier: backbone and head.
+        optimizer: classifier → optimiser.
+        scheduler: (optimiser, iterations of the whole training) → timm schedule; None for a constant rate.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        optimizer: Callable[[Classifier], Optimizer],
+        scheduler: Callable[[Optimizer, int], Scheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C), float32."""
+        return self.classifier(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = torch.nn.functional.cross_entropy(self(batch["image"]), batch["target"])
+        size = len(batch["target"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        features, logits = self.classifier.features_and_logits(batch["image"])
+        return {"logits": logits, "features": features, "target": batch["target"], "id": batch["id"]}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        return self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_factory(self.classifier)
+        if self.scheduler_factory is None:
+            return optimizer
+        scheduler = self.scheduler_factory(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step_update(num_updates=self.global_step)

@@ -1,0 +1,94 @@
+"""Accuracies Acc_{A/B}: samples with a label in A, argmax over the columns B."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ftc.functional.outcomes import ABSENT, SEEN, Outcomes, label_groups, reduce_logits
+from ftc.partition import ClassPartition
+
+Average = Literal["sample", "class"]
+
+
+def sample_weights(target: Tensor, average: Average) -> Tensor:
+    """Weights (N,) float64 that sum to 1: equal for every sample, or equal for every class present.
+
+    >>> sample_weights(torch.tensor([0, 0, 1]), "class")
+    tensor([0.2500, 0.2500, 0.5000], dtype=torch.float64)
+    """
+    n = len(target)
+    if average == "sample":
+        return torch.full((n,), 1.0 / max(n, 1), dtype=torch.float64, device=target.device)
+    _, inverse, counts = target.unique(return_inverse=True, return_counts=True)
+    return 1.0 / (counts[inverse].double() * len(counts))
+
+
+def mean_of(hits: Tensor, target: Tensor, average: Average) -> float:
+    """Mean of hits (N,), a fraction; ``nan`` without samples."""
+    if len(hits) == 0:
+        return math.nan
+    if average == "sample":
+        return int(hits.sum()) / len(hits)
+    return float((hits.double() * sample_weights(target, average)).sum())
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """Harmonic mean of two fractions; 0 where both are 0, ``nan`` where one is."""
+    if math.isnan(a) or math.isnan(b):
+        return math.nan
+    return 2 * a * b / (a + b) if a + b > 0 else 0.0
+
+
+def accuracies(
+    outcomes: Outcomes, partition: ClassPartition, gamma: float = 0.0, average: Average = "sample"
+) -> dict[str, float]:
+    """All accuracies at γ, as fractions, under PROTOCOL's names; ``nan`` for a group without samples.
+
+    Args:
+        outcomes: from `reduce_logits`.
+        partition: the one they were reduced with.
+        gamma: γ in logits, added to every absent column.
+        average: over samples, or over classes of per-class accuracy.
+
+    Returns:
+        ``acc_all`` Y/Y, ``acc_seen`` S/Y, ``acc_absent`` U/Y, ``acc_seen_within`` S/S, ``acc_absent_within``
+        U/U and ``harmonic`` of S/Y and U/Y; the accuracies once more with ``_top{k}`` for each further k.
+    """
+    groups = label_groups(outcomes.target, partition)
+    is_absent = (groups == ABSENT)[:, None]
+    correct = torch.where(is_absent, gamma > outcomes.threshold, gamma <= outcomes.threshold)
+    named = {"seen": groups == SEEN, "absent": groups == ABSENT}
+    result: dict[str, float] = {}
+    for column, k in enumerate(outcomes.top_k):
+        suffix = "" if k == 1 else f"_top{k}"
+        result[f"acc_all{suffix}"] = mean_of(correct[:, column], outcomes.target, average)
+        for name, rows in named.items():
+            target = outcomes.target[rows]
+            result[f"acc_{name}{suffix}"] = mean_of(correct[rows, column], target, average)
+            result[f"acc_{name}_within{suffix}"] = mean_of(outcomes.within[rows, column], target, average)
+        if k == 1:
+            result["harmonic"] = harmonic_mean(result["acc_seen"], result["acc_absent"])
+    return result
+
+
+def partition_accuracy(
+    logits: Any,
+    target: Any,
+    partition: ClassPartition,
+    gamma: float = 0.0,
+    top_k: Sequence[int] = (1,),
+    average: Average = "sample",
+) -> dict[str, float]:
+    """`accuracies` of logits (N, C) and labels (N,), tensors or arrays.
+
+    >>> p = ClassPartition(num_classes=3, seen=[0, 1], absent=[2])
+    >>> z = torch.tensor([[3.0, 0.0, 1.0], [2.0, 0.0, 1.0]])
+    >>> partition_accuracy(z, [0, 2], p)["acc_absent"], partition_accuracy(z, [0, 2], p, gamma=1.5)["acc_all"]
+    (0.0, 1.0)
+    """
+    return accuracies(reduce_logits(logits, target, partition, top_k), partition, gamma, average)

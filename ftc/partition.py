@@ -1,0 +1,111 @@
+"""Which columns of the head are seen, absent and others (no torch: configuration checks use it)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from ftc.errors import InputError
+
+Group = Literal["seen", "absent", "others", "fixed", "all"]
+
+
+@dataclass(frozen=True)
+class ClassPartition:
+    """A partition of the head's columns, Y = S ∪ U ∪ others.
+
+    Labels are head columns everywhere; subsetting never relabels.
+
+    Args:
+        num_classes: width C of the head.
+        seen: S, columns with target-domain training data; at least one.
+        absent: U, columns the target domain asks for without giving training data; may be empty.
+
+    Raises:
+        InputError: a column out of range, named twice, or in both groups; no seen column.
+
+    >>> p = ClassPartition(num_classes=6, seen=[4, 0], absent=[1, 2])
+    >>> p.seen, p.absent, p.others, p.fixed
+    ((0, 4), (1, 2), (3, 5), (0, 3, 4, 5))
+    """
+
+    num_classes: int
+    seen: tuple[int, ...]
+    absent: tuple[int, ...] = ()
+
+    def __init__(self, num_classes: int, seen: Iterable[int], absent: Iterable[int] = ()) -> None:
+        if num_classes < 1:
+            raise InputError(f"num_classes={num_classes}: a head has at least one column")
+        groups = {"seen": list(seen), "absent": list(absent)}
+        for name, columns in groups.items():
+            for column in columns:
+                if isinstance(column, bool) or column != int(column) or not 0 <= column < num_classes:
+                    raise InputError(
+                        f"{name}: column {column} is outside the head; choose from 0 to {num_classes - 1}"
+                    )
+            twice = sorted({c for c in columns if columns.count(c) > 1})
+            if twice:
+                raise InputError(f"{name}: column {twice[0]} is listed twice; list it once")
+        if not groups["seen"]:
+            raise InputError("seen: no column; name at least one class with training data")
+        both = sorted(set(groups["seen"]) & set(groups["absent"]))
+        if both:
+            raise InputError(f"absent: column {both[0]} is seen as well; leave it in one of the two")
+        object.__setattr__(self, "num_classes", int(num_classes))
+        object.__setattr__(self, "seen", tuple(sorted(int(c) for c in groups["seen"])))
+        object.__setattr__(self, "absent", tuple(sorted(int(c) for c in groups["absent"])))
+
+    @classmethod
+    def random(
+        cls, num_classes: int, num_seen: int, num_absent: int | None = None, seed: int = 0
+    ) -> ClassPartition:
+        """Draw S and U at random; ``num_absent=None`` makes every class that is not seen absent.
+
+        Raises:
+            InputError: more classes asked for than the head has.
+        """
+        if num_absent is None:
+            num_absent = num_classes - num_seen
+        if num_seen < 1 or num_absent < 0 or num_seen + num_absent > num_classes:
+            raise InputError(
+                f"num_seen={num_seen} and num_absent={num_absent} do not fit a head of {num_classes}; "
+                f"choose num_seen from 1 to {num_classes} and at most {num_classes} together"
+            )
+        # Only random() is guaranteed to repeat across Python versions; sample() and shuffle() are not.
+        generator = random.Random(seed)
+        keys = [generator.random() for _ in range(num_classes)]
+        order = sorted(range(num_classes), key=keys.__getitem__)
+        return cls(num_classes, order[:num_seen], order[num_seen : num_seen + num_absent])
+
+    @cached_property
+    def others(self) -> tuple[int, ...]:
+        """Columns neither seen nor absent."""
+        named = {*self.seen, *self.absent}
+        return tuple(c for c in range(self.num_classes) if c not in named)
+
+    @cached_property
+    def fixed(self) -> tuple[int, ...]:
+        """F: every column but U. γ never touches them."""
+        return tuple(sorted({*self.seen, *self.others}))
+
+    def columns(self, group: Group) -> tuple[int, ...]:
+        """The ascending columns of a group."""
+        if group == "all":
+            return tuple(range(self.num_classes))
+        return tuple(getattr(self, group))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``results.json`` keeps, with a digest that makes the split citable."""
+        content: dict[str, Any] = {
+            "num_classes": self.num_classes,
+            "seen": list(self.seen),
+            "absent": list(self.absent),
+            "others": list(self.others),
+        }
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return {**content, "sha256": digest}

@@ -1,0 +1,183 @@
+"""Figures of a run, drawn from its record and its epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from ftc.files import written_whole
+from ftc.reporting.names import stage_name
+from ftc.results import RunRecord, StageRecord
+
+Row = dict[str, Any]
+
+# Okabe and Ito's palette: told apart by readers with any colour vision.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
+SEEN, ABSENT, ALL = BLUE, RED, GREY
+METHODS = [GREEN, PURPLE, ORANGE, "#56B4E9", "#F0E442"]
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+}
+
+
+def write_figures(folder: Path, record: RunRecord, epochs: list[Row]) -> list[Path]:
+    """Draw all figures of a run into a folder as PNG.
+
+    Args:
+        folder: made where missing.
+        record: the finished run.
+        epochs: a row of scalars by epoch, the source model (epoch −1) first.
+    """
+    figures: dict[str, Callable[[], Figure]] = {
+        "seen_absent_curve": lambda: seen_absent_curve(record),
+        "accuracies": lambda: accuracies_over_epochs(record, epochs),
+        "logit_scales": lambda: logit_scales_over_epochs(epochs),
+        "gains": lambda: gains(record),
+    }
+    paths = []
+    with matplotlib.rc_context(STYLE):
+        for name, draw in figures.items():
+            path = folder / f"{name}.png"
+            with written_whole(path) as temporary:
+                draw().savefig(temporary)
+            paths.append(path)
+    return paths
+
+
+def seen_absent_curve(record: RunRecord) -> Figure:
+    """Acc_{U/Y} against Acc_{S/Y} over γ; markers for source, γ = 0, every γ̂ and γ* (the paper's curve)."""
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, stage, colour in (("source", record.source, GREY), ("fine-tuned", record.fine_tuned, BLUE)):
+        if stage.curve is not None and None not in stage.curve["acc_absent"]:
+            seen = [100 * (value or 0.0) for value in stage.curve["acc_seen"]]
+            absent = [100 * (value or 0.0) for value in stage.curve["acc_absent"]]
+            area = stage.metrics["ausuc"] or 0.0
+            axes.plot(seen, absent, color=colour, label=f"{name}, AUSUC {100 * area:.1f}", zorder=1)
+    markers: list[tuple[str, StageRecord, str, str]] = [
+        ("source", record.source, GREY, "o"),
+        ("fine-tuned, γ = 0", record.fine_tuned, BLUE, "o"),
+    ]
+    methods = [(name, stage) for name, stage in record.rows()[2:] if name != "oracle"]
+    for index, (name, stage) in enumerate(methods):
+        colour = METHODS[index % len(METHODS)]
+        markers.append((f"{stage_name(name)}, γ = {stage.gamma:.1f}", stage, colour, "DsvP^"[index % 5]))
+    if "oracle" in record.calibrated:
+        oracle = record.calibrated["oracle"]
+        markers.append((f"oracle, γ* = {oracle.gamma:.1f}", oracle, "black", "*"))
+    for label, stage, colour, marker in markers:
+        x, y = stage.metrics["acc_seen"], stage.metrics["acc_absent"]
+        if x is not None and y is not None:
+            size = 130 if marker == "*" else 55
+            axes.scatter(
+                100 * x,
+                100 * y,
+                color=colour,
+                marker=marker,
+                s=size,
+                label=label,
+                zorder=2,
+                edgecolors="white",
+            )
+    axes.set(xlabel="seen accuracy S/Y (%)", ylabel="absent accuracy U/Y (%)", xlim=(0, 102), ylim=(0, 102))
+    axes.set_title("Seen–absent curve: one scalar γ trades the two")
+    axes.legend(loc="lower left")
+    return figure
+
+
+def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
+    """Validation accuracies by epoch: γ = 0 on the left; calibrated and NCM on all classes on the right."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for key, label, colour in (
+        ("acc_seen", "S/Y", SEEN),
+        ("acc_absent", "U/Y", ABSENT),
+        ("acc_all", "Y/Y", ALL),
+    ):
+        _line(left, epochs, key, label, colour, percent=True)
+    left.set(title="Fine-tuned, γ = 0", ylabel="validation accuracy (%)")
+    _line(right, epochs, "acc_all", "γ = 0", ALL, percent=True)
+    methods = [name for name, _ in record.rows()[2:] if name != "oracle"]
+    for name, colour in zip(methods, METHODS * len(methods), strict=False):
+        _line(right, epochs, f"{name}/acc_all", stage_name(name), colour, percent=True)
+    _line(right, epochs, "oracle/acc_all", "oracle", "black", percent=True, style=":")
+    _line(right, epochs, "ncm_acc_all", "NCM on features", ORANGE, percent=True, style="--")
+    right.set(title="All classes, Y/Y")
+    _finish_epoch_axes(left, right)
+    left.set_ylim(0, 102)
+    return figure
+
+
+def logit_scales_over_epochs(epochs: list[Row]) -> Figure:
+    """Mean logits by epoch: what absent-class samples give, and how far seen columns outgrow absent ones."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for key, label, colour in (
+        ("logit_ground_truth_on_absent", "ground truth", ABSENT),
+        ("logit_absent_rival_on_absent", "largest other absent", ORANGE),
+        ("logit_seen_max_on_absent", "largest seen", SEEN),
+    ):
+        _line(left, epochs, key, label, colour)
+    left.set(title="On absent-class samples", ylabel="mean logit")
+    for key, label, colour in (
+        ("logit_gap_on_seen", "on seen samples", SEEN),
+        ("logit_gap_on_absent", "on absent samples", ABSENT),
+    ):
+        _line(right, epochs, key, label, colour)
+    right.set(title="Gap: seen minus absent columns", ylabel="mean logit gap")
+    _finish_epoch_axes(left, right)
+    return figure
+
+
+def gains(record: RunRecord) -> Figure:
+    """Accuracy gain from source to fine-tuned, network classifier against NCM (the paper's bars)."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.38
+    groups = (("acc_seen", "seen S/Y"), ("acc_absent", "absent U/Y"), ("acc_all", "all Y/Y"))
+    kinds = (("", "network, γ = 0", BLUE, -width / 2), ("ncm_", "NCM on features", ORANGE, width / 2))
+    for prefix, label, colour, offset in kinds:
+        for position, (key, _) in enumerate(groups):
+            before = record.source.metrics.get(prefix + key)
+            after = record.fine_tuned.metrics.get(prefix + key)
+            if before is None or after is None:
+                continue
+            gain = 100 * (after - before)
+            first = label if position == 0 else None
+            bars = axes.bar(position + offset, gain, width, color=colour, label=first)
+            axes.bar_label(bars, fmt="%+.1f", padding=2, fontsize=9)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(groups)), [name for _, name in groups])
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.15)
+    axes.set(title="Fine-tuning: classifier against features", ylabel="gain over source (points)")
+    axes.legend()
+    return figure
+
+
+def _line(
+    axes: Any, epochs: list[Row], key: str, label: str, colour: str, percent: bool = False, style: str = "-"
+) -> None:
+    points = [(row["epoch"], row[key]) for row in epochs if row.get(key) is not None]
+    if points:
+        x, y = zip(*points, strict=True)
+        scaled = [100 * value for value in y] if percent else y
+        axes.plot(x, scaled, style, color=colour, label=label, marker=".")
+
+
+def _finish_epoch_axes(*panels: Any) -> None:
+    for axes in panels:
+        axes.set_xlabel("epoch (−1: source model)")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()

@@ -22,6 +22,7 @@ from ftc.partition import ClassPartition
 
 warnings.filterwarnings("ignore", message="The '.*dataloader' does not have many workers")
 warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging")
 warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
 warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated")
 

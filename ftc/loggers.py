@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import netrc
 import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ftc.errors import InputError
-
-log = logging.getLogger(__name__)
 
 
 def csv_logger(folder: str) -> CSVLogger:
@@ -54,7 +53,8 @@ def wandb_logger(
     try:
         run = wandb.init(**arguments)
     except wandb.errors.Error as error:
-        log.warning("W&B does not answer (%s); logging offline into %s", str(error).splitlines()[0], folder)
+        reason = str(error).splitlines()[0]
+        rank_zero_warn(f"W&B does not answer ({reason}); logging offline into {folder}")
         run = wandb.init(**{**arguments, "mode": "offline"})
     for stage in ("val", "test"):
         run.define_metric(f"{stage}/epoch", hidden=True)
@@ -66,7 +66,9 @@ def _has_credentials() -> bool:
     """Whether W&B could log in without asking: an API key in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
+    import wandb
+
+    host = urlsplit(wandb.Settings().base_url).hostname or ""
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):

@@ -63,7 +63,8 @@ def run_experiment(config: TrainConfig) -> dict[str, Any]:
         InputError: something in the configuration that only building it can tell.
     """
     assert config.run_dir is not None
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for chatty in ("lightning.pytorch", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     folder, out = Path(config.run_dir), console()
     if (folder / FILE_NAME).is_file() and not config.overwrite:
         record = RunRecord.read(folder)
@@ -85,6 +86,7 @@ class _Run:
         self.partition = config.class_partition()
         self.timing: dict[str, float] = {}
         # Everything that can refuse its configuration is built before the folder is made.
+        _refuse_foreign(folder)
         self.classifier = _classifier(config)
         self.module = build_module(self.classifier, config.optimizer, config.scheduler)
         self.data = build_datamodule(config.data, self.classifier, self.partition, config.seed)
@@ -106,8 +108,9 @@ class _Run:
             source_file, trained = self._source()
         verb = "trained in" if trained else "cached, loaded in"
         self.out.print(f"Source model {verb} {self.timing['source']:.1f} s: {source_file}")
-        _clear(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
         with written_whole(self.folder / CONFIG_FILE) as temporary:
             temporary.write_text(
                 yaml.safe_dump(self.config.model_dump(), sort_keys=False, allow_unicode=True)
@@ -259,13 +262,12 @@ def _classifier(config: TrainConfig) -> Classifier:
     )
 
 
-def _clear(folder: Path) -> None:
-    """Remove an unfinished or overwritten run, and nothing that is not a run."""
-    if not folder.exists():
-        return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file()):
+def _refuse_foreign(folder: Path) -> None:
+    """An unfinished or overwritten run is removed before the new one starts; nothing else ever is."""
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file()
+    ):
         raise InputError(f"run_dir={folder}: exists and is no run folder; choose another or remove it")
-    shutil.rmtree(folder)
 
 
 def _finish(loggers: list[Any]) -> None:

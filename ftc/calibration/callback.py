@@ -124,6 +124,14 @@ class CalibrationCallback(Callback):
 
     # Collecting
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        wanting = [name for name, calibrator in self.calibrators.items() if calibrator.needs_source]
+        if wanting and self._source_gap is None:
+            raise InputError(
+                f"calibrator {wanting[0]!r} compares with the source model, which was not evaluated; call "
+                "trainer.validate before trainer.fit, or leave the calibrator out"
+            )
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import torch
+import numpy as np
 from torch.utils.data import Sampler
 
 
@@ -41,16 +41,16 @@ class EndlessSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         start = self.epoch * self.length
-        round_of_order, order = -1, torch.empty(0, dtype=torch.int64)
+        round_of_order, order = -1, np.empty(0, dtype=np.int64)
         for position in range(start + self.rank, start + self.length, self.world_size):
             if position // self.size != round_of_order:
                 round_of_order = position // self.size
                 order = self._permutation(round_of_order)
             yield int(order[position % self.size])
 
-    def _permutation(self, round_: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(((self.seed << 32) + round_) % (1 << 63))
-        return torch.randperm(self.size, generator=generator)
+    def _permutation(self, round_: int) -> np.ndarray:
+        # Not torch: its CPU generator reads 32 bits of a seed, too few to mix the two numbers safely.
+        return np.random.default_rng((self.seed, round_)).permutation(self.size)
 
 
 class ShardSampler(Sampler[int]):

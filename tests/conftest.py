@@ -1,0 +1,60 @@
+"""Fixtures: a small world of images on disk-free arrays, and the command line as a user types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ftc import ClassPartition
+from ftc.data import ArrayReader
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+def run_train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run ``python -m ftc.train …`` in a folder, as somebody without a W&B account."""
+    hidden = {"WANDB_API_KEY", "WANDB_MODE", "NETRC"}
+    env = {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(folder)} | environment
+    line = [sys.executable, "-m", "ftc.train", *arguments]
+    return subprocess.run(line, cwd=folder, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """`run_train` in the test's own folder."""
+    return partial(run_train, tmp_path)
+
+
+@pytest.fixture
+def partition() -> ClassPartition:
+    """Three seen, two absent, one other column."""
+    return ClassPartition(num_classes=6, seen=[0, 2, 4], absent=[1, 5])
+
+
+@pytest.fixture
+def reader() -> ArrayReader:
+    """60 images of 8×8 in six classes, told apart by brightness."""
+    generator = np.random.default_rng(0)
+    targets = np.arange(60) % 6
+    images = generator.integers(0, 30, (60, 8, 8)) + 35 * targets[:, None, None]
+    return ArrayReader(images.astype(np.uint8), targets, tuple("abcdef"))
+
+
+def random_logits(
+    partition: ClassPartition, size: int = 200, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, C) that know a little about their labels (N,) of all groups."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, partition.num_classes, (size,), generator=generator)
+    logits = torch.randn(size, partition.num_classes, generator=generator)
+    logits[torch.arange(size), target] += 1.5
+    logits[:, list(partition.seen)] += 1.0
+    return logits, target

@@ -1,0 +1,218 @@
+"""The exact curve against brute force: argmax of shifted logits, recomputed for every γ."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ftc import ClassPartition, InputError
+from ftc.functional import partition_accuracy, reduce_logits, seen_absent_curve
+
+
+@st.composite
+def cases(draw):
+    """Small heads with ties within and between groups, other columns, and groups without samples."""
+    num_classes = draw(st.integers(2, 7))
+    groups = [draw(st.sampled_from(["seen", "absent", "others"])) for _ in range(num_classes)]
+    groups[draw(st.integers(0, num_classes - 1))] = "seen"
+    ids = {name: [c for c, g in enumerate(groups) if g == name] for name in ("seen", "absent")}
+    partition = ClassPartition(num_classes, ids["seen"], ids["absent"])
+    size = draw(st.integers(1, 12))
+    # Quarters of small integers: differences are exact, ties are frequent.
+    values = st.integers(-6, 6).map(lambda v: v / 4)
+    logits = draw(
+        st.lists(st.lists(values, min_size=num_classes, max_size=num_classes), min_size=size, max_size=size)
+    )
+    target = draw(st.lists(st.integers(0, num_classes - 1), min_size=size, max_size=size))
+    return partition, np.array(logits, dtype=np.float32), np.array(target)
+
+
+def ranking(row: np.ndarray, partition: ClassPartition, gamma: float) -> list[int]:
+    """Columns from best to worst at γ; ties to the fixed group, then to the lowest column."""
+    absent = set(partition.absent)
+    return sorted(
+        range(len(row)), key=lambda c: (-(float(row[c]) + (gamma if c in absent else 0.0)), c in absent, c)
+    )
+
+
+def brute_accuracy(partition, logits, target, gamma, k=1, average="sample"):
+    correct = np.array(
+        [y in ranking(row, partition, gamma)[:k] for row, y in zip(logits, target, strict=True)]
+    )
+
+    def mean(keep: np.ndarray) -> float:
+        if not keep.any():
+            return math.nan
+        if average == "sample":
+            return float(np.mean(correct[keep]))
+        return float(np.mean([np.mean(correct[keep & (target == c)]) for c in np.unique(target[keep])]))
+
+    seen, absent = np.isin(target, partition.seen), np.isin(target, partition.absent)
+    return {"acc_all": mean(np.full(len(target), True)), "acc_seen": mean(seen), "acc_absent": mean(absent)}
+
+
+def same(a: float, b: float) -> bool:
+    return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, abs_tol=1e-12)
+
+
+@settings(max_examples=400, deadline=None)
+@given(cases(), st.sampled_from(["sample", "class"]))
+def test_every_point_equals_brute_force(case, average):
+    partition, logits, target = case
+    curve = seen_absent_curve(logits, target, partition, average)
+    for i, gamma in enumerate(curve.gamma.tolist()):
+        expected = brute_accuracy(partition, logits, target, gamma, average=average)
+        for name, value in expected.items():
+            assert same(float(getattr(curve, name)[i]), value), (name, gamma)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    cases(),
+    st.integers(-16, 16).map(lambda v: v / 4),
+    st.integers(1, 4),
+    st.sampled_from(["sample", "class"]),
+)
+def test_accuracies_at_any_gamma_equal_brute_force(case, gamma, k, average):
+    partition, logits, target = case
+    expected = brute_accuracy(partition, logits, target, gamma, k, average)
+    found = partition_accuracy(logits, target, partition, gamma, (1, k), average)
+    suffix = "" if k == 1 else f"_top{k}"
+    for name, value in expected.items():
+        assert same(found[name + suffix], value), name
+    if k == 1 and average == "sample":
+        at = seen_absent_curve(logits, target, partition).at(gamma)
+        assert all(same(at[name], value) for name, value in expected.items())
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.integers(1, 3))
+def test_within_group_accuracies_equal_brute_force(case, k):
+    partition, logits, target = case
+    found = partition_accuracy(logits, target, partition, top_k=(1, k))
+    for group in ("seen", "absent"):
+        ids = partition.columns(group)
+        rows = np.isin(target, ids)
+        hits = [
+            y in sorted(ids, key=lambda c, row=row: (-row[c], c))[:k]
+            for row, y in zip(logits[rows], target[rows], strict=True)
+        ]
+        expected = float(np.mean(hits)) if hits else math.nan
+        assert same(found[f"acc_{group}_within" + ("" if k == 1 else f"_top{k}")], expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_area_best_and_shape(case):
+    partition, logits, target = case
+    curve = seen_absent_curve(logits, target, partition)
+    gammas = curve.gamma.tolist()
+    assert gammas == sorted(set(gammas))
+    # No γ in between or beyond reaches anything the curve does not list.
+    margins = sorted(set(curve.margin.tolist()))
+    assert len(gammas) == len(margins) + 1
+    assert all(
+        lo < g <= hi for lo, g, hi in zip([-math.inf, *margins], gammas, [*margins, math.inf], strict=True)
+    )
+    scores = [brute_accuracy(partition, logits, target, g)["acc_all"] for g in gammas]
+    best = max(scores)
+    smallest = min((abs(g) for g, s in zip(gammas, scores, strict=True) if same(s, best)))
+    assert abs(curve.best("acc_all")) == smallest
+    points = [brute_accuracy(partition, logits, target, g) for g in gammas]
+    area = float(np.trapezoid([p["acc_absent"] for p in points[::-1]], [p["acc_seen"] for p in points[::-1]]))
+    if partition.absent:
+        assert same(curve.ausuc, area)
+    else:
+        assert math.isnan(curve.ausuc)
+
+
+def test_end_points_are_the_single_group_accuracies(partition):
+    logits = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+    target = torch.arange(300) % 6
+    curve = seen_absent_curve(logits, target, partition)
+    seen, fixed = torch.isin(target, torch.tensor(partition.seen)), torch.tensor(partition.fixed)
+    expected = (fixed[logits[seen][:, fixed].argmax(1)] == target[seen]).double().mean()
+    assert float(curve.acc_seen[0]) == pytest.approx(float(expected))
+    assert float(curve.acc_absent[0]) == 0
+    within = partition_accuracy(logits, target, partition)["acc_absent_within"]
+    assert float(curve.acc_absent[-1]) == pytest.approx(within)
+    assert float(curve.acc_seen[-1]) == 0
+
+
+def test_gamma_between_neighbouring_floats_belongs_to_its_step():
+    p = ClassPartition(2, [0], [1])
+    low = 1.0
+    high = math.nextafter(low, 2)
+    logits = torch.tensor([[low, 0.0], [high, 0.0]], dtype=torch.float64)
+    curve = seen_absent_curve(logits, [1, 0], p)
+    assert curve.gamma[1] == high
+    assert curve.acc_all.tolist() == [0.5, 1.0, 0.5]
+    assert curve.at(float(curve.gamma[1]))["acc_all"] == 1.0
+
+
+def test_criteria_choose_their_own_optimum():
+    p = ClassPartition(2, [0], [1])
+    margins = torch.tensor([0.1, 0.2, 0.3, 2.0, 3.0, 0.15, 0.25, 2.5])
+    target = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
+    curve = seen_absent_curve(torch.stack([margins, torch.zeros(8)], 1), target, p)
+    for criterion, score in (
+        ("harmonic", lambda a: a["harmonic"]),
+        ("balanced", lambda a: (a["acc_seen"] + a["acc_absent"]) / 2),
+        ("acc_all", lambda a: a["acc_all"]),
+    ):
+        best = max(score(curve.at(g)) for g in curve.gamma.tolist())
+        assert score(curve.at(curve.best(criterion))) == pytest.approx(best)
+    with pytest.raises(InputError, match="choose from acc_all, harmonic, balanced"):
+        curve.best("median")
+
+
+def test_missing_group_gives_nan_not_an_error(partition):
+    logits = torch.randn(10, 6)
+    curve = seen_absent_curve(logits, torch.zeros(10, dtype=torch.long), partition)
+    assert curve.acc_absent.isnan().all()
+    assert math.isnan(curve.ausuc)
+    assert math.isfinite(curve.best("acc_all"))
+    with pytest.raises(InputError, match="needs both seen and absent"):
+        curve.best("harmonic")
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "message"),
+    [
+        (torch.tensor([[0.0] * 6, [math.nan] * 6]), [0, 1], "logits of row 1 are not finite"),
+        (torch.tensor([[math.inf] + [0.0] * 5]), [0], "logits of row 0 are not finite"),
+        (torch.zeros(2, 6), [0, 6], "label 6 of row 1 is outside the head of 6 columns"),
+        (torch.zeros(2, 6), [-1, 0], "label -1 of row 0"),
+        (torch.zeros(0, 6), [], "logits are empty"),
+        (torch.zeros(2, 5), [0, 1], "the partition asks for (N, 6)"),
+        (torch.zeros(2, 6), [0], "give one integer column id a sample"),
+        (torch.zeros(2, 6), [0.0, 1.0], "give one integer column id a sample"),
+        (torch.zeros(2, 6, dtype=torch.long), [0, 1], "give floating-point logits"),
+    ],
+)
+def test_bad_input_is_named(partition, logits, target, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        seen_absent_curve(logits, target, partition)
+
+
+def test_half_precision_logits_are_reduced_in_float64(partition):
+    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    outcomes = reduce_logits(logits, torch.arange(50) % 6, partition)
+    assert outcomes.margin.dtype == torch.float64
+    reference = reduce_logits(logits.double(), torch.arange(50) % 6, partition)
+    assert torch.equal(outcomes.margin, reference.margin)
+
+
+def test_thinning_keeps_the_ends_and_is_for_drawing(partition):
+    logits = torch.randn(500, 6, generator=torch.Generator().manual_seed(2))
+    curve = seen_absent_curve(logits, torch.arange(500) % 6, partition)
+    thin = curve.thin(50)
+    assert len(thin.gamma) == 50
+    assert thin.gamma[0] == curve.gamma[0]
+    assert thin.gamma[-1] == curve.gamma[-1]

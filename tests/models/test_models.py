@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from timm.data import create_transform, resolve_data_config
+
+from ftc import ClassPartition, InputError
+from ftc.data import build_transforms
+from ftc.models import create_classifier, fold_gamma, load_weights, save_weights
+
+KWARGS = {"in_chans": 1, "pretrained_cfg_overlay": {"input_size": [1, 32, 32], "mean": [0.5], "std": [0.5]}}
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    return create_classifier("test_resnet", 6, kwargs=KWARGS).eval()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])
+def test_split_model_equals_the_timm_model(name):
+    torch.manual_seed(0)
+    whole = timm.create_model(name, num_classes=6).eval()
+    torch.manual_seed(0)
+    split = create_classifier(name, 6).eval()
+    images = torch.randn(2, 3, 160, 160)
+    assert set(split.timm_state_dict()) == set(whole.state_dict())
+    torch.testing.assert_close(split(images), whole(images))
+    features, logits = split.features_and_logits(images)
+    assert features.shape == (2, split.num_features)
+    torch.testing.assert_close(logits, split.head(features))
+
+
+def test_head_runs_in_float32_under_autocast(classifier):
+    images = torch.randn(4, 1, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        features, logits = classifier.features_and_logits(images)
+    assert features.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(logits, classifier.head(features), rtol=0, atol=0)
+
+
+def test_weights_survive_the_file(classifier, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, classifier.timm_state_dict(), {"note": "x"})
+    other = create_classifier("test_resnet", 6, kwargs=KWARGS).eval()
+    load_weights(path, other)
+    images = torch.randn(2, 1, 32, 32)
+    assert torch.equal(classifier(images), other(images))
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"note": "x"}
+
+
+def test_folded_gamma_deploys_as_plain_timm(classifier, tmp_path):
+    partition = ClassPartition(6, [0, 2, 4], [1, 5])
+    path = tmp_path / "calibrated.safetensors"
+    save_weights(path, fold_gamma(classifier, partition, 0.75))
+    plain = timm.create_model("test_resnet", num_classes=6, **KWARGS).eval()
+    plain.load_state_dict(load_file(path))
+    images = torch.randn(8, 1, 32, 32)
+    expected = classifier(images)
+    expected[:, [1, 5]] += 0.75
+    torch.testing.assert_close(plain(images), expected)
+
+
+def test_preprocessing_is_timms(classifier):
+    image = Image.effect_noise((20, 28), 80)
+    plain = timm.create_model("test_resnet", num_classes=6, **KWARGS)
+    reference = create_transform(**resolve_data_config(model=plain))
+    assert torch.equal(build_transforms(classifier.data_config)[1](image), reference(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("test_resnett", {}, "model.name=test_resnett: Unknown model"),
+        ("test_resnet", {"in_channels": 1}, "in_channels"),
+    ],
+)
+def test_unknown_models_and_arguments(name, kwargs, message):
+    with pytest.raises(InputError, match=message):
+        create_classifier(name, 6, kwargs=kwargs)
+
+
+def test_foreign_files_are_refused(classifier, tmp_path):
+    class Boom:
+        def __reduce__(self):
+            return (pytest.fail, ("a stranger's pickle ran",))
+
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(pickle.dumps(Boom()))
+    with pytest.raises(InputError, match="not weights of this model"):
+        load_weights(path, classifier)
+    save_weights(path, {"fc.weight": torch.zeros(5, 3)})
+    with pytest.raises(InputError, match="not weights of this model"):
+        load_weights(path, classifier)
+    with pytest.raises(InputError, match="no such file"):
+        load_weights(tmp_path / "nowhere", classifier)
+
+
+def test_failed_write_leaves_the_old_file(classifier, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, {"a": torch.ones(1)})
+    with pytest.raises(TypeError):
+        save_weights(path, {"a": torch.zeros(1)}, {"note": json})  # type: ignore[dict-item]
+    assert load_file(path)["a"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]

@@ -1,0 +1,105 @@
+"""Wrong input on the real command line: one line, exit status 2, no folder, before torch is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WRONG = {
+    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from calibration, data,",
+    "optimizer.lrr=1": "optimizer.lrr=1: no such key; did you mean lr? choose from backbone_lr_scale,",
+    "partition.seen=[0,99]": "partition.seen=[0, 99]: column 99 is outside the head; choose from 0 to 9",
+    "trainer.max_epochs=-3": "trainer.max_epochs=-3: input should be greater than 0",
+    "calibration.use=[foo]": "calibration.use=['foo']: no calibrator 'foo'; choose from alg, anchored,",
+    "calibration.default=oracle": "calibration.default=oracle: not among calibration.use; choose from alg,",
+    "logger=foo": "logger=foo: no such choice; choose from csv, default, wandb",
+    "experiment=foo": "experiment=foo: no such choice; choose from digits",
+    "seed=x": "seed=x: input should be a valid integer",
+    "partition.seen=[a]": "partition.seen[0]=a: input should be a valid integer",
+    "partition.num_seen=11": "partition.num_seen=11: num_seen=11 and num_absent=-1 do not fit a head of 10",
+    "partition.absent=[1]": "partition.absent=[1]: goes with partition.seen",
+    "trainer.precision=8": "trainer.precision=8: input should be '32-true', 'bf16-mixed' or '16-mixed'",
+    "data.source=null": "data.source=null: without source images",
+    "data.train=null": "data.train=None: input should be a valid dictionary",
+    "name=a/b": "name=a/b: string should match pattern",
+    "+foo=1": "foo=1: no such key",
+    "~seed": "seed: missing; give it a value",
+    "optimizer.lr=[": "no viable alternative at input '['",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_wrong_input_gets_one_line(command, tmp_path, override):
+    result = command(override)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"ftc: error: {WRONG[override]}")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["-m", "optimizer.lr=1e-3,-1"], "optimizer.lr=-1: input should be greater than 0"),
+        (["-m", "partition.seed=0,1", "partition.num_seen=5,12"], "partition.num_seen=12: num_seen=12"),
+        (["-m", "seed=0,1", "optimzer.lr=1,2"], "optimzer.lr=1"),
+    ],
+)
+def test_a_sweep_is_checked_whole_before_its_first_job(command, tmp_path, overrides, message):
+    result = command(*overrides)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"ftc: error: {message}")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_the_groups(command, tmp_path):
+    result = command("--help")
+    assert result.returncode == 0
+    assert "experiment: digits" in result.stdout
+    assert "python -m ftc.train -m partition.seed=0,1,2" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("argument", ["--help", "seed=x", "partition.seen=[0,99]", "--cfg=job"])
+def test_answers_come_without_torch(tmp_path, argument):
+    code = (
+        "import sys, runpy; sys.argv = ['ftc.train', *sys.argv[1:]]\n"
+        "try: runpy.run_module('ftc.train', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    line = [sys.executable, "-c", code, argument]
+    out = subprocess.run(line, cwd=tmp_path, text=True, capture_output=True, check=True)
+    assert out.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.name=test_resnett"], "model.name=test_resnett: Unknown model"),
+        (["optimizer.name=sdg"], "optimizer.name=sdg: choose from"),
+        (["data.val.split=all"], "data.val=ftc.data.digits.mnist: split='all': choose from train, val, test"),
+        (["+trainer.max_epoch=3"], "trainer: "),
+    ],
+)
+def test_what_only_building_can_tell_leaves_no_folder_either(command, tmp_path, overrides, message):
+    result = command(*overrides)
+    assert result.returncode == 2
+    assert f"ftc: error: {message}" in result.stderr
+    assert not Path(tmp_path, "outputs").exists()
+
+
+def test_a_folder_that_is_no_run_is_left_alone(command, tmp_path):
+    precious = tmp_path / "photos"
+    precious.mkdir()
+    (precious / "cat.jpg").write_text("miaow")
+    result = command(f"run_dir={precious}")
+    assert result.returncode == 2
+    assert f"run_dir={precious}: exists and is no run folder" in result.stderr
+    assert [p.name for p in precious.iterdir()] == ["cat.jpg"]
+    assert not Path(tmp_path, "outputs").exists()

@@ -1,0 +1,87 @@
+"""Imports go downward only: L0 torch, L1 torchmetrics and timm, L2 Lightning; Hydra stays on top."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import ftc
+
+ROOT = Path(ftc.__file__).parent
+UPPER = {"lightning", "hydra", "omegaconf", "wandb"}
+# Folder or file → what it must not import.
+FORBIDDEN = {
+    "partition.py": {"torch", "numpy", "torchmetrics", "timm", *UPPER},
+    "config.py": {"torch", "numpy", "torchmetrics", "timm", "lightning", "hydra", "wandb"},
+    "cli.py": {"torch", "numpy", "torchmetrics", "timm", "lightning", "wandb"},
+    "results.py": {"torch", "numpy", "torchmetrics", "timm", *UPPER},
+    "functional": {"torchmetrics", "timm", "torchvision", *UPPER},
+    "metrics": {"timm", "torchvision", *UPPER},
+    "calibrators": {"torchmetrics", "timm", "torchvision", *UPPER},
+    "models": UPPER,
+    "data/readers.py": UPPER,
+    "data/transforms.py": UPPER,
+    "data/sampler.py": UPPER,
+    "data": {"hydra", "omegaconf", "wandb"},
+    "finetune": {"hydra", "omegaconf", "wandb"},
+    "calibration": {"hydra", "omegaconf"},
+    "reporting": {"torch", "timm", *UPPER},
+}
+# A layer may import from ftc only what lies below or beside it.
+ALLOWED_WITHIN = {
+    "functional": {"functional", "partition", "errors"},
+    "metrics": {"metrics", "functional", "partition", "errors"},
+    "calibrators": {"calibrators", "functional", "partition", "errors"},
+    "calibration": {"calibration", "calibrators", "metrics", "functional", "partition", "errors"},
+    "models": {"models", "partition", "errors", "files"},
+    "reporting": {"reporting", "results", "errors", "files"},
+}
+
+
+def _files(name: str) -> list[Path]:
+    path = ROOT / name
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_layers_import_downward_only():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for layer, forbidden in FORBIDDEN.items()
+        for path in _files(layer)
+        for name in _imports(path)
+        if name.split(".")[0] in forbidden
+        and not (layer == "calibration" and path.name == "charts.py" and name == "wandb")
+    ]
+    assert not wrong
+
+
+def test_parts_of_ftc_import_downward_only():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for layer, allowed in ALLOWED_WITHIN.items()
+        for path in _files(layer)
+        for name in _imports(path)
+        if name.startswith("ftc.") and name.split(".")[1] not in allowed
+    ]
+    assert not wrong
+
+
+def test_calibration_core_loads_without_lightning_and_hydra():
+    code = (
+        "import sys; from ftc import ClassPartition; import ftc.functional, ftc.metrics, ftc.calibrators; "
+        "print([m for m in ('lightning', 'hydra', 'timm', 'wandb') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,314 @@
+"""The embedded experiment through the real command line, and what its run folder says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from ftc import ClassPartition
+from ftc.calibrators import OracleEvidence, PriorMatching, UnlabelledEvidence
+from ftc.calibrators.oracle import Oracle
+from ftc.data.digits import mnist
+from ftc.functional import (
+    average_logit_gap,
+    class_means,
+    cosine_logits,
+    partition_accuracy,
+    seen_absent_curve,
+)
+from ftc.results import RunRecord
+from tests.conftest import run_train
+
+SHORT = ("source.max_epochs=1", "trainer.max_epochs=1", "logger=csv")
+
+
+def only_run(folder: Path) -> Path:
+    runs = [path.parent for path in folder.glob("outputs/digits-*/results.json")]
+    assert len(runs) == 1
+    return runs[0]
+
+
+def without_timing(run: Path) -> dict:
+    content = json.loads((run / "results.json").read_text())
+    del content["timing"]
+    return content
+
+
+def wandb_records(path: Path) -> list:
+    """Records of an offline W&B run: a seven-byte header, then LevelDB log blocks of 32 KiB."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, pending, records = path.read_bytes(), 7, b"", []
+    assert data[:4] == b":W&B"
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        pending += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last of several parts
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(pending)
+            records.append(record)
+            pending = b""
+    return records
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("digits")
+
+
+@pytest.fixture(scope="module")
+def finished(home):
+    """`make train`'s run, once for all tests here: its output and its folder."""
+    result = run_train(home)
+    assert result.returncode == 0, result.stderr
+    return result, only_run(home)
+
+
+@pytest.fixture(scope="module")
+def results(finished) -> dict:
+    return json.loads((finished[1] / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def predictions(finished) -> dict[str, torch.Tensor]:
+    return load_file(finished[1] / "predictions.safetensors")
+
+
+def test_the_papers_story_on_real_images(results):
+    stages = results["stages"]
+    source, tuned, calibrated = stages["source"], stages["fine_tuned"], stages["calibrated"]
+    assert source["acc_absent"] > 0.6
+    assert tuned["acc_absent"] < source["acc_absent"] - 0.3
+    assert tuned["ncm_acc_absent"] > source["ncm_acc_absent"] - 0.05
+    assert tuned["ncm_acc_all"] > source["ncm_acc_all"]
+    for name in ("alg", "anchored", "prior_matched"):
+        assert calibrated[name]["acc_all"] > tuned["acc_all"] + 0.1
+        assert calibrated[name]["acc_all"] <= calibrated["oracle"]["acc_all"]
+
+
+def test_results_follow_the_contract(results):
+    assert set(results) >= {"schema", "experiment", "seed", "partition", "versions", "timing", "stages"}
+    assert results["schema"] == 1
+    assert set(results["partition"]) == {"num_classes", "seen", "absent", "others", "sha256"}
+    assert set(results["stages"]["calibrated"]) == {"alg", "anchored", "prior_matched", "oracle"}
+    names = {"acc_all", "acc_seen", "acc_absent", "acc_seen_within", "acc_absent_within", "harmonic", "ausuc"}
+    names |= {f"ncm_{name}" for name in names} | {f"{n}_top5" for n in names if n.startswith("acc_")}
+    stages = results["stages"]
+    for stage in (stages["source"], stages["fine_tuned"], *stages["calibrated"].values()):
+        assert {"gamma", "uses"} | names <= set(stage)
+    for stage in (stages["source"], stages["fine_tuned"]):
+        assert set(stage["curve"]) == {"gamma", "acc_seen", "acc_absent", "acc_all"}
+        assert len({len(values) for values in stage["curve"].values()}) == 1
+
+
+def test_results_equal_a_recomputation_from_saved_logits(results, predictions):
+    p = ClassPartition(10, results["partition"]["seen"], results["partition"]["absent"])
+    stages = results["stages"]
+    seen = torch.isin(predictions["fine_tuned/gallery/target"], torch.tensor(p.seen))
+
+    def gap(stage: str) -> float:
+        logits, target = (predictions[f"{stage}/gallery/{f}"][seen] for f in ("logits", "target"))
+        return average_logit_gap(logits, target, p)
+
+    logits, target = predictions["fine_tuned/test/logits"], predictions["fine_tuned/test/target"]
+    pool = UnlabelledEvidence.from_logits(predictions["fine_tuned/val/logits"], p)
+    gammas = {
+        "alg": gap("fine_tuned"),
+        "anchored": gap("fine_tuned") - gap("source"),
+        "prior_matched": PriorMatching().fit(pool).gamma,
+        "oracle": Oracle().fit(OracleEvidence.from_logits(logits, target, p)).gamma,
+    }
+    for name, gamma in gammas.items():
+        stage = stages["calibrated"][name]
+        assert stage["gamma"] == pytest.approx(gamma, rel=1e-9)
+        # Plain argmax over shifted logits: nothing of ours in the check.
+        shifted = logits.double()
+        shifted[:, list(p.absent)] += stage["gamma"]
+        hits = shifted.argmax(1) == target
+        absent = torch.isin(target, torch.tensor(p.absent))
+        for metric, rows in (("acc_all", slice(None)), ("acc_seen", ~absent), ("acc_absent", absent)):
+            assert stage[metric] == pytest.approx(float(hits[rows].double().mean()))
+    for name in ("source", "fine_tuned"):
+        z, y = predictions[f"{name}/test/logits"], predictions[f"{name}/test/target"]
+        expected = partition_accuracy(z, y, p, top_k=(1, 5))
+        assert {k: stages[name][k] for k in expected} == pytest.approx(expected)
+        curve = seen_absent_curve(z, y, p)
+        assert stages[name]["ausuc"] == pytest.approx(curve.ausuc)
+        assert stages[name]["curve"]["acc_all"] == pytest.approx(curve.acc_all.tolist())
+        gallery = (predictions[f"{name}/gallery/{f}"] for f in ("features", "target"))
+        ncm = cosine_logits(predictions[f"{name}/test/features"], class_means(*gallery, 10))
+        assert stages[name]["ncm_acc_all"] == pytest.approx(partition_accuracy(ncm, y, p)["acc_all"])
+
+
+def test_predictions_are_the_data_in_order(predictions):
+    for split in ("val", "test"):
+        assert torch.equal(predictions[f"source/{split}/target"], mnist(split).targets)
+        assert torch.equal(predictions[f"source/{split}/id"], torch.arange(1000))
+
+
+def test_output_ends_with_the_table_and_the_folder(finished, home):
+    result, run = finished
+    for row in ("source", "fine-tuned", "+ ALG *", "+ anchored", "+ prior-matched", "+ oracle"):
+        assert f"│ {row} " in result.stdout
+    for column in ("Y/Y", "S/Y", "U/Y", "S/S", "U/U", "H", "AUSUC", "NCM Y/Y", "γ", "data used"):
+        assert f" {column} " in result.stdout
+    assert "unlabelled val" in result.stdout
+    assert "nan" not in result.stdout
+    assert result.stdout.splitlines()[-1] == f"Run folder: {run.relative_to(home)}"
+
+
+def test_folder_is_complete(finished):
+    _, run = finished
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert names >= {
+        "config.yaml",
+        "metrics.csv",
+        "epochs.parquet",
+        "predictions.safetensors",
+        "source.safetensors",
+        "checkpoints/last.ckpt",
+        "checkpoints/calibrated.safetensors",
+        "results.json",
+        "figures/seen_absent_curve.png",
+        "figures/accuracies.png",
+        "figures/logit_scales.png",
+        "figures/gains.png",
+    }
+    assert yaml.safe_load((run / "config.yaml").read_text())["partition"]["num_seen"] == 5
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 9
+    for figure in (run / "figures").iterdir():
+        pixels = np.asarray(Image.open(figure).convert("L"))
+        assert pixels.shape[1] > 600
+        assert pixels.std() > 10
+
+
+def test_epochs_hold_scalars_and_curves(finished):
+    rows = pq.read_table(finished[1] / "epochs.parquet").to_pylist()
+    assert [row["epoch"] for row in rows] == [-1, *range(10)]
+    for row in rows:
+        best = max(row["curve_acc_all"])
+        assert row["oracle/acc_all"] == pytest.approx(best)
+        assert len(row["curve_gamma"]) == len(row["curve_acc_seen"]) == len(row["curve_acc_absent"])
+    assert rows[-1]["logit_gap_on_seen"] > rows[0]["logit_gap_on_seen"]
+    with (finished[1] / "metrics.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["val/alg/acc_all"]]
+    assert [float(row["val/epoch"]) for row in logged] == [row["epoch"] for row in rows]
+    assert [float(row["val/alg/acc_all"]) for row in logged] == pytest.approx(
+        [r["alg/acc_all"] for r in rows]
+    )
+
+
+def test_deployed_file_predicts_as_reported_with_timm_alone(finished, results):
+    path = finished[1] / "checkpoints" / "calibrated.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    model = json.loads(metadata["model"])
+    plain = timm.create_model(model["name"], num_classes=10, **model["kwargs"]).eval()
+    plain.load_state_dict(load_file(path))
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=plain))
+    reader = mnist("test")
+    images = torch.stack([transform(reader.decode(i)) for i in range(len(reader.targets))])
+    with torch.no_grad():
+        accuracy = float((plain(images).argmax(1) == reader.targets).double().mean())
+    assert metadata["calibrator"] == results["deployed"] == "alg"
+    assert float(metadata["gamma"]) == results["stages"]["calibrated"]["alg"]["gamma"]
+    assert accuracy == pytest.approx(results["stages"]["calibrated"]["alg"]["acc_all"], abs=0.002)
+
+
+def test_wandb_run_is_offline_and_holds_a_curve_an_epoch(finished):
+    (file,) = finished[1].glob("wandb/offline-run-*/*.wandb")
+    records = wandb_records(file)
+    assert any(record.WhichOneof("record_type") == "exit" for record in records)
+    history = [
+        {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
+        for record in records
+        if record.WhichOneof("record_type") == "history"
+    ]
+    curves = [row for row in history if any(key.startswith("val/curve_table") for key in row)]
+    assert [json.loads(row["val/epoch"]) for row in curves] == [-1, *range(10)]
+    assert all(any("histogram" in key for key in row) for row in curves)
+    assert any("val/alg/acc_all" in row for row in history)
+
+
+def test_same_seed_same_numbers_and_a_cached_source_changes_nothing(finished, home):
+    _, run = finished
+    again = run_train(home, "run_dir=again", "logger=csv")
+    assert again.returncode == 0, again.stderr
+    assert "Source model cached" in again.stdout
+    assert without_timing(home / "again") == without_timing(run)
+    first, second = (load_file(folder / "predictions.safetensors") for folder in (run, home / "again"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_finished_run_is_shown_not_repeated(finished, home):
+    _, run = finished
+    before = (run / "results.json").stat().st_mtime_ns
+    shown = run_train(home)
+    assert shown.returncode == 0
+    assert "Finished before; nothing was trained" in shown.stdout
+    assert "│ + ALG * " in shown.stdout
+    assert (run / "results.json").stat().st_mtime_ns == before
+
+
+def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
+    sweep = ("-m", "partition.seed=0,1", "optimizer.name=sgd,nonsense", *SHORT[:2])
+    result = command(*sweep)
+    assert result.returncode != 0
+    assert "optimizer.name=nonsense: choose from" in result.stderr
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    with (folder / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["partition.seed"], row["optimizer.name"], row["status"]) for row in rows] == [
+        ("0", "sgd", "finished"),
+        ("0", "nonsense", "failed"),
+        ("1", "sgd", "finished"),
+        ("1", "nonsense", "failed"),
+    ]
+    assert "choose from" in rows[1]["error"]
+    runs = [folder / row["run"] for row in rows if row["status"] == "finished"]
+    for run, row in zip(runs, (rows[0], rows[2]), strict=True):
+        record = RunRecord.read(run)
+        assert float(row["alg/acc_all"]) == record.calibrated["alg"].metrics["acc_all"]
+        assert len(list(run.glob("wandb/offline-run-*/*.wandb"))) == 1
+        assert yaml.safe_load((run / "config.yaml").read_text())["group"] == folder.name
+    assert RunRecord.read(runs[0]).partition != RunRecord.read(runs[1]).partition
+    assert len(list((tmp_path / "outputs" / "source").glob("*.safetensors"))) == 1
+    assert result.stdout.count("Source model trained") == 1
+
+
+def test_no_absent_classes_and_mixed_precision(command, tmp_path):
+    overrides = (
+        "partition.seen=[0,1,2,3]",
+        "partition.absent=[4]",
+        "data.gallery=false",
+        "data.iterations_per_epoch=3",
+    )
+    result = command(*SHORT, *overrides, "trainer.precision=bf16-mixed", "calibration.average=class")
+    assert result.returncode == 0, result.stderr
+    record = RunRecord.read(only_run(tmp_path))
+    assert record.partition["others"] == [5, 6, 7, 8, 9]
+    assert record.num_samples == {"seen": 400, "absent": 100, "others": 500}
+    assert "ncm_acc_all" not in record.source.metrics
+    logits = load_file(only_run(tmp_path) / "predictions.safetensors")["fine_tuned/test/logits"]
+    assert logits.dtype == torch.float32
+    # Bfloat16 logits would collapse into few distinct values.
+    assert len(logits.unique()) > 0.99 * logits.numel()
+    assert all(value is None or math.isfinite(value) for value in record.fine_tuned.metrics.values())

@@ -1,0 +1,32 @@
+"""The wheel carries its configurations: an installed ftc works from any folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_installed_wheel_finds_its_configs(tmp_path):
+    pip = [sys.executable, "-m", "pip"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("ftc-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    shipped = {f"ftc/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
+    assert shipped <= names
+
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    code = "import ftc, ftc.train; print(ftc.__file__); ftc.train.main()"
+    line = [sys.executable, "-c", code, "--cfg", "job", "partition.num_seen=3"]
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    out = subprocess.run(line, cwd=elsewhere, env=env, text=True, capture_output=True, check=True)
+    assert out.stdout.splitlines()[0] == str(site / "ftc" / "__init__.py")
+    assert "num_seen: 3" in out.stdout

@@ -23,6 +23,8 @@ from ftc.partition import ClassPartition
 warnings.filterwarnings("ignore", message="The '.*dataloader' does not have many workers")
 warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
 warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging")
+# What the callback logs is computed from states gathered over all ranks: equal everywhere already.
+warnings.filterwarnings("ignore", message="It is recommended to use `self.log\\('(val|test)/.*sync_dist=True")
 warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
 warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated")
 

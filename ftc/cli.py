@@ -180,7 +180,8 @@ def explain(error: BaseException) -> str:
             if str(cause.key) not in names:
                 near = difflib.get_close_matches(str(cause.key), names, n=1)
                 hint = f" did you mean {near[0]}?" if near else ""
-                return f"{_override_of(key)}: no such key;{hint} choose from {', '.join(names)}"
+                mend = f"choose from {', '.join(names)}" if names else "add it with a leading +"
+                return f"{_override_of(key)}: no such key;{hint} {mend}"
         cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split())
 

@@ -20,6 +20,7 @@ import yaml
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor
 
@@ -65,13 +66,15 @@ def run_experiment(config: TrainConfig) -> dict[str, Any]:
     assert config.run_dir is not None
     for chatty in ("lightning.pytorch", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    folder, out = Path(config.run_dir), console()
+    # Under DDP every process runs this; the others compute along, say nothing and write nothing.
+    leads = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    folder, out = Path(config.run_dir), console(quiet=not leads)
     if (folder / FILE_NAME).is_file() and not config.overwrite:
         record = RunRecord.read(folder)
         _print(out, record, folder)
         out.print("Finished before; nothing was trained. overwrite=true trains again.", style="yellow")
     else:
-        record = _Run(config, folder, out).execute()
+        record = _Run(config, folder, out, leads).execute()
         _print(out, record, folder)
     return _scalars(record)
 
@@ -79,10 +82,11 @@ def run_experiment(config: TrainConfig) -> dict[str, Any]:
 class _Run:
     """The state that the stages of one run share."""
 
-    def __init__(self, config: TrainConfig, folder: Path, out: Console) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, out: Console, leads: bool) -> None:
         self.config = config
         self.folder = folder
         self.out = out
+        self.leads = leads
         self.partition = config.class_partition()
         self.timing: dict[str, float] = {}
         # Everything that can refuse its configuration is built before the folder is made.
@@ -108,19 +112,14 @@ class _Run:
             source_file, trained = self._source()
         verb = "trained in" if trained else "cached, loaded in"
         self.out.print(f"Source model {verb} {self.timing['source']:.1f} s: {source_file}")
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
-        with written_whole(self.folder / CONFIG_FILE) as temporary:
-            temporary.write_text(
-                yaml.safe_dump(self.config.model_dump(), sort_keys=False, allow_unicode=True)
-            )
-        loggers = build_loggers(self.config)
+        if self.leads:
+            self._start_folder()
+        loggers = build_loggers(self.config) if self.leads else []
         try:
             trainer = build_trainer(
                 self.config.trainer,
                 [self._progress(), self.calibration, self.recorder, self._checkpointing()],
-                logger=loggers,
+                logger=loggers or False,
                 default_root_dir=self.folder,
                 log_every_n_steps=10,
             )
@@ -130,10 +129,21 @@ class _Run:
             _finish(loggers)
         with self._stage("report"):
             record = self._record(source, fine_tuned)
-            self._write(record, source_file, {"source": source_predictions, "fine_tuned": predictions})
-        # Last, because a folder with results is a finished run.
-        record.write(self.folder)
+            if self.leads:
+                self._write(record, source_file, {"source": source_predictions, "fine_tuned": predictions})
+        if self.leads:
+            # Last, because a folder with results is a finished run.
+            record.write(self.folder)
         return record
+
+    def _start_folder(self) -> None:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
+        with written_whole(self.folder / CONFIG_FILE) as temporary:
+            temporary.write_text(
+                yaml.safe_dump(self.config.model_dump(), sort_keys=False, allow_unicode=True)
+            )
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -162,6 +172,9 @@ class _Run:
             trainer = build_trainer(
                 config.trainer,
                 [self._progress()],
+                # One process: the others take the weights from the cache.
+                devices=1,
+                strategy="auto",
                 max_epochs=config.source.max_epochs,
                 logger=False,
                 enable_checkpointing=False,

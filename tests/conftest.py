@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,12 @@ def run_train(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     env = {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(folder)} | environment
     line = [sys.executable, "-m", "ftc.train", *arguments]
     return subprocess.run(line, cwd=folder, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+
+def readme_blocks(language: str) -> list[str]:
+    """The README's code blocks in a language."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", readme, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture

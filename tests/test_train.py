@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import timm
 import torch
 import yaml
 from PIL import Image
@@ -29,7 +28,7 @@ from ftc.functional import (
     seen_absent_curve,
 )
 from ftc.results import RunRecord
-from tests.conftest import run_train
+from tests.conftest import readme_blocks, run_train
 
 SHORT = ("source.max_epochs=1", "trainer.max_epochs=1", "logger=csv")
 
@@ -95,12 +94,13 @@ def test_the_papers_story_on_real_images(results):
     stages = results["stages"]
     source, tuned, calibrated = stages["source"], stages["fine_tuned"], stages["calibrated"]
     assert source["acc_absent"] > 0.6
-    assert tuned["acc_absent"] < source["acc_absent"] - 0.3
-    assert tuned["ncm_acc_absent"] > source["ncm_acc_absent"] - 0.05
-    assert tuned["ncm_acc_all"] > source["ncm_acc_all"]
+    assert tuned["acc_absent"] < source["acc_absent"] - 0.2
+    assert tuned["ncm_acc_absent"] > source["ncm_acc_absent"] - 0.03
+    assert tuned["ncm_acc_all"] > source["ncm_acc_all"] - 0.03
     for name in ("alg", "anchored", "prior_matched"):
-        assert calibrated[name]["acc_all"] > tuned["acc_all"] + 0.1
-        assert calibrated[name]["acc_all"] <= calibrated["oracle"]["acc_all"]
+        assert calibrated[name]["acc_absent"] > tuned["acc_absent"] + 0.1
+        assert tuned["acc_all"] + 0.02 < calibrated[name]["acc_all"] <= calibrated["oracle"]["acc_all"]
+    assert calibrated["prior_matched"]["acc_all"] > source["acc_all"]
 
 
 def test_results_follow_the_contract(results):
@@ -216,18 +216,17 @@ def test_epochs_hold_scalars_and_curves(finished):
     )
 
 
-def test_deployed_file_predicts_as_reported_with_timm_alone(finished, results):
-    path = finished[1] / "checkpoints" / "calibrated.safetensors"
-    with safe_open(path, "pt") as file:
+def test_deployed_file_predicts_as_reported_with_the_readmes_code(finished, results, monkeypatch):
+    monkeypatch.chdir(finished[1] / "checkpoints")
+    with safe_open("calibrated.safetensors", "pt") as file:
         metadata = file.metadata()
-    model = json.loads(metadata["model"])
-    plain = timm.create_model(model["name"], num_classes=10, **model["kwargs"]).eval()
-    plain.load_state_dict(load_file(path))
-    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=plain))
+    (block,) = (block for block in readme_blocks("python") if "calibrated.safetensors" in block)
+    deployed: dict = {}
+    exec(block, deployed)
     reader = mnist("test")
-    images = torch.stack([transform(reader.decode(i)) for i in range(len(reader.targets))])
+    images = torch.stack([deployed["transform"](reader.decode(i)) for i in range(len(reader.targets))])
     with torch.no_grad():
-        accuracy = float((plain(images).argmax(1) == reader.targets).double().mean())
+        accuracy = float((deployed["model"].eval()(images).argmax(1) == reader.targets).double().mean())
     assert metadata["calibrator"] == results["deployed"] == "alg"
     assert float(metadata["gamma"]) == results["stages"]["calibrated"]["alg"]["gamma"]
     assert accuracy == pytest.approx(results["stages"]["calibrated"]["alg"]["acc_all"], abs=0.002)
@@ -292,6 +291,21 @@ def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
     assert RunRecord.read(runs[0]).partition != RunRecord.read(runs[1]).partition
     assert len(list((tmp_path / "outputs" / "source").glob("*.safetensors"))) == 1
     assert result.stdout.count("Source model trained") == 1
+
+
+def test_two_processes_evaluate_as_one(tmp_path):
+    short = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "trainer.accelerator=cpu")
+    one = run_train(tmp_path, *short, "run_dir=one")
+    two = run_train(tmp_path, *short, "run_dir=two", "trainer.devices=2", "trainer.strategy=ddp")
+    assert one.returncode == two.returncode == 0, two.stderr
+    assert two.stdout.count("Run folder: two") == 1
+    single, double = (RunRecord.read(tmp_path / name) for name in ("one", "two"))
+    # The source model is the same file; no sample is counted twice or left out.
+    assert double.num_samples == single.num_samples
+    assert double.source.metrics == pytest.approx(single.source.metrics, abs=2e-3)
+    predictions = load_file(tmp_path / "two" / "predictions.safetensors")
+    assert torch.equal(predictions["fine_tuned/gallery/id"], torch.arange(3000))
+    assert torch.equal(predictions["fine_tuned/test/target"], mnist("test").targets)
 
 
 def test_no_absent_classes_and_mixed_precision(command, tmp_path):

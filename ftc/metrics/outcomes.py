@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from ftc.functional import Outcomes
 from ftc.functional import SeenAbsentCurve as Curve
 from ftc.functional.accuracy import Average, accuracies
 from ftc.functional.curve import curve_of_outcomes
 from ftc.functional.outcomes import margins, reduce_logits
+from ftc.metrics.states import joined
 from ftc.partition import ClassPartition
 
 
@@ -50,11 +49,11 @@ class OutcomeStream(Metric):
     @property
     def outcomes(self) -> Outcomes:
         """What was added so far, with int64 labels."""
-        target = dim_zero_cat(self.target).long()
+        target = joined(self.target).long()
         return Outcomes(
-            dim_zero_cat(self.margin),
-            dim_zero_cat(self.threshold),
-            dim_zero_cat(self.within),
+            joined(self.margin),
+            joined(self.threshold),
+            joined(self.within),
             target,
             self.top_k,
         )
@@ -111,4 +110,4 @@ class MarginStream(Metric):
 
     def compute(self) -> Tensor:
         """Margins, float64 (N,)."""
-        return dim_zero_cat(self.margin) if self.margin else torch.empty(0, dtype=torch.float64)
+        return joined(self.margin)

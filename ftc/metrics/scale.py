@@ -8,11 +8,11 @@ import torch
 from attrs import frozen
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from ftc.functional.gamma import logit_gap
 from ftc.functional.outcomes import SEEN, label_groups
 from ftc.functional.scale import SAMPLE_GROUPS, name_scales, scale_terms
+from ftc.metrics.states import joined
 from ftc.partition import ClassPartition
 
 HISTOGRAM_TERMS = ("ground_truth", "seen_max", "absent_max")
@@ -112,4 +112,4 @@ class LogitGapStream(Metric):
 
     def compute(self) -> Tensor:
         """Gaps in logits, float64 (N,)."""
-        return dim_zero_cat(self.gap) if self.gap else torch.empty(0, dtype=torch.float64)
+        return joined(self.gap)

@@ -17,8 +17,9 @@ Row = dict[str, Any]
 
 # Okabe and Ito's palette: told apart by readers with any colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
+NCM = "#56B4E9"
 SEEN, ABSENT, ALL = BLUE, RED, GREY
-METHODS = [GREEN, PURPLE, ORANGE, "#56B4E9", "#F0E442"]
+METHODS = [GREEN, PURPLE, ORANGE, "#8C564B", "#F0E442"]
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -112,7 +113,7 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     for name, colour in zip(methods, METHODS * len(methods), strict=False):
         _line(right, epochs, f"{name}/acc_all", stage_name(name), colour, percent=True)
     _line(right, epochs, "oracle/acc_all", "oracle", "black", percent=True, style=":")
-    _line(right, epochs, "ncm_acc_all", "NCM on features", ORANGE, percent=True, style="--")
+    _line(right, epochs, "ncm_acc_all", "NCM on features", NCM, percent=True, style="--")
     right.set(title="All classes, Y/Y")
     _finish_epoch_axes(left, right)
     left.set_ylim(0, 102)
@@ -146,7 +147,7 @@ def gains(record: RunRecord) -> Figure:
     axes = figure.add_subplot()
     width = 0.38
     groups = (("acc_seen", "seen S/Y"), ("acc_absent", "absent U/Y"), ("acc_all", "all Y/Y"))
-    kinds = (("", "network, γ = 0", BLUE, -width / 2), ("ncm_", "NCM on features", ORANGE, width / 2))
+    kinds = (("", "network, γ = 0", BLUE, -width / 2), ("ncm_", "NCM on features", NCM, width / 2))
     for prefix, label, colour, offset in kinds:
         for position, (key, _) in enumerate(groups):
             before = record.source.metrics.get(prefix + key)
@@ -156,7 +157,7 @@ def gains(record: RunRecord) -> Figure:
             gain = 100 * (after - before)
             first = label if position == 0 else None
             bars = axes.bar(position + offset, gain, width, color=colour, label=first)
-            axes.bar_label(bars, fmt="%+.1f", padding=2, fontsize=9)
+            axes.bar_label(bars, [f"{gain:+.1f}".replace("-", "−")], padding=2, fontsize=9)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(groups)), [name for _, name in groups])
     axes.grid(axis="x", visible=False)

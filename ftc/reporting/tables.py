@@ -11,10 +11,9 @@ from ftc.results import RunRecord
 MIN_WIDTH = 120
 
 
-def console() -> Console:
+def console(quiet: bool = False) -> Console:
     """A console wide enough for the table, also where output goes to a file."""
-    found = Console()
-    return found if found.width >= MIN_WIDTH else Console(width=MIN_WIDTH)
+    return Console(width=max(Console().width, MIN_WIDTH), quiet=quiet)
 
 
 def results_table(record: RunRecord) -> Table:

@@ -1,0 +1,93 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+
+from ftc.cli import conf_dir
+from tests.conftest import readme_blocks, run_train
+
+CLASSES = ("circle", "cross", "square", "star")
+
+
+def test_functions_example():
+    (block,) = (block for block in readme_blocks("python") if "seen_absent_curve(" in block)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(block, {})
+    assert "acc_absent" in out.getvalue()
+
+
+def draw_photos(root: Path, classes: tuple[str, ...], count: int) -> None:
+    generator = torch.Generator().manual_seed(len(classes))
+    for name in classes:
+        folder = root / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            x, y = torch.randint(4, 20, (2,), generator=generator).tolist()
+            image = Image.new("RGB", (48, 40), "white")
+            pen = ImageDraw.Draw(image)
+            if name == "circle":
+                pen.ellipse((x, y, x + 16, y + 16), fill="red")
+            elif name == "cross":
+                pen.line((x, y, x + 16, y + 16), fill="blue", width=5)
+            elif name == "square":
+                pen.rectangle((x, y, x + 16, y + 16), fill="green")
+            else:
+                pen.polygon([(x, y + 16), (x + 8, y), (x + 16, y + 16)], fill="orange")
+            image.save(folder / f"{i}.png")
+
+
+def test_own_data_example(tmp_path):
+    blocks = readme_blocks("python") + readme_blocks("yaml")
+    files = {found[1]: b for b in blocks if (found := re.search(r"^# (my_\S+)$", b, flags=re.MULTILINE))}
+    assert len(files) == 3
+    for name, block in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block)
+    (command,) = (line for b in readme_blocks("bash") for line in b.splitlines() if "--config-dir" in line)
+    for split, classes in (("train", CLASSES[:2]), ("val", CLASSES), ("test", CLASSES)):
+        draw_photos(tmp_path / "photos" / split, classes, 8)
+    # Stands in for the hub: the same loading path, from a local file.
+    save_file(
+        timm.create_model("test_resnet", num_classes=4).state_dict(), tmp_path / "pretrained.safetensors"
+    )
+    overlay = f"{{file: {tmp_path}/pretrained.safetensors, num_classes: 4, input_size: [3, 64, 64]}}"
+    local = ("model.name=test_resnet", f"+model.kwargs.pretrained_cfg_overlay={overlay}", "logger=csv")
+    result = run_train(tmp_path, *command.split()[3:], *local, "trainer.max_epochs=2", "data.num_workers=0")
+    assert result.returncode == 0, result.stderr
+    (path,) = tmp_path.glob("outputs/photos-*/results.json")
+    results = json.loads(path.read_text())
+    assert results["partition"]["seen"] == [0, 1]
+    assert results["num_samples"] == {"seen": 16, "absent": 16, "others": 0}
+    assert results["stages"]["source"]["uses"] == ["pre-training"]
+    assert "ncm_acc_all" not in results["stages"]["source"]
+
+    shutil.rmtree(tmp_path / "photos" / "test" / "square")
+    shutil.rmtree(tmp_path / "photos" / "test" / "star")
+    result = run_train(tmp_path, *command.split()[3:], *local, "trainer.max_epochs=1", "run_dir=seen_only")
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "seen_only" / "results.json").read_text())
+    assert "oracle" not in results["stages"]["calibrated"]
+    assert results["stages"]["fine_tuned"]["acc_absent"] is None
+    assert results["stages"]["fine_tuned"]["curve"]["acc_absent"][0] is None
+    assert isinstance(results["stages"]["calibrated"]["alg"]["gamma"], float)
+
+
+@pytest.mark.parametrize("group", ["experiment", "model"])
+def test_command_lines_name_choices_that_exist(group):
+    lines = [line for block in readme_blocks("bash") for line in block.splitlines()]
+    named = {m for line in lines if "--config-dir" not in line for m in re.findall(rf"\b{group}=(\w+)", line)}
+    assert named <= {path.stem for path in (conf_dir() / group).glob("*.yaml")}

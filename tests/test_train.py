@@ -286,8 +286,11 @@ def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
     for run, row in zip(runs, (rows[0], rows[2]), strict=True):
         record = RunRecord.read(run)
         assert float(row["alg/acc_all"]) == record.calibrated["alg"].metrics["acc_all"]
-        assert len(list(run.glob("wandb/offline-run-*/*.wandb"))) == 1
-        assert yaml.safe_load((run / "config.yaml").read_text())["group"] == folder.name
+        (file,) = run.glob("wandb/offline-run-*/*.wandb")
+        records = wandb_records(file)
+        (started,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
+        assert (started.display_name, started.run_group) == (run.name, folder.name)
+        assert any(r.WhichOneof("record_type") == "exit" for r in records)
     assert RunRecord.read(runs[0]).partition != RunRecord.read(runs[1]).partition
     assert len(list((tmp_path / "outputs" / "source").glob("*.safetensors"))) == 1
     assert result.stdout.count("Source model trained") == 1

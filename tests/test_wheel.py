@@ -19,6 +19,8 @@ def test_installed_wheel_finds_its_configs(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"ftc/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
+    (scripts,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert "ftc-train = ftc.train:main" in zipfile.ZipFile(wheel).read(scripts).decode()
 
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()

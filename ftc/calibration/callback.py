@@ -65,7 +65,7 @@ class CalibrationCallback(Callback):
         calibrations: γ of every calibrator but the oracle, fitted at the latest validation.
 
     Raises:
-        InputError: an unknown role, not exactly one ``val``, or a gallery after it.
+        InputError: an unknown role, not exactly one ``val``, a gallery after it, a calibrator named oracle.
     """
 
     def __init__(
@@ -88,6 +88,8 @@ class CalibrationCallback(Callback):
                 f"loaders={loaders}: put 'gallery' before 'val', its class means are needed there"
             )
         self.partition = partition
+        if "oracle" in (calibrators or {}):
+            raise InputError("calibrators: the name 'oracle' is taken by the bound; choose another")
         self.calibrators: dict[str, Calibrator[Any]] = (
             {"alg": AverageLogitGap()} if calibrators is None else dict(calibrators)
         )
@@ -251,13 +253,14 @@ class CalibrationCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, stage: str, outcomes: Outcomes
     ) -> Evaluation:
         calibrations = dict(self.calibrations)
+        curve = curve_of_outcomes(outcomes, self.partition, self.average)
         if bool((label_groups(outcomes.target, self.partition) == ABSENT).any()):
-            curve = curve_of_outcomes(outcomes, self.partition, self.average)
             calibrations["oracle"] = Oracle().fit(OracleEvidence(f"{stage} labels", curve))
         ncm = self._streams["ncm"].compute() if self._means is not None else None
         self.evaluation = evaluate_outcomes(
             self._epoch,
             outcomes,
+            curve,
             ncm,
             calibrations,
             self._streams["scale"].compute(),

@@ -63,6 +63,7 @@ class Evaluation:
 def evaluate_outcomes(
     epoch: int,
     outcomes: Outcomes,
+    curve: SeenAbsentCurve,
     ncm_outcomes: Outcomes | None,
     calibrations: Mapping[str, Calibration],
     scale: ScaleSummary,
@@ -75,7 +76,6 @@ def evaluate_outcomes(
     AUSUC, U/U and the nearest-class-mean accuracies do not depend on γ; they are repeated for every
     calibrator so that each result stands on its own.
     """
-    curve = curve_of_outcomes(outcomes, partition, average)
     shared = {"ausuc": curve.ausuc}
     if ncm_outcomes is not None:
         ncm = accuracies(ncm_outcomes, partition, average=average)

@@ -224,6 +224,11 @@ def test_roles_are_checked(loaders, message):
         CalibrationCallback(PARTITION, loaders=loaders)
 
 
+def test_the_name_of_the_bound_is_taken():
+    with pytest.raises(InputError, match="'oracle' is taken"):
+        CalibrationCallback(PARTITION, {"oracle": FixedGamma(1.0)})
+
+
 def test_pool_and_calibration_loaders_serve_as_evidence():
     callback = CalibrationCallback(
         PARTITION,

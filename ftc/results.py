@@ -71,9 +71,9 @@ class RunRecord:
     num_samples: dict[str, int]
     schema: int = field(default=SCHEMA)
 
-    def write(self, folder: Path) -> Path:
-        """Write ``results.json``, whole."""
-        content = {
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``results.json``."""
+        return {
             "schema": self.schema,
             "experiment": self.experiment,
             "seed": self.seed,
@@ -88,9 +88,12 @@ class RunRecord:
                 "calibrated": {name: stage.to_dict() for name, stage in self.calibrated.items()},
             },
         }
+
+    def write(self, folder: Path) -> Path:
+        """Write ``results.json``, whole."""
         path = folder / FILE_NAME
         with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
         return path
 
     @classmethod

@@ -93,7 +93,10 @@ def seen_absent_curve(record: RunRecord) -> Figure:
             )
     axes.set(xlabel="seen accuracy S/Y (%)", ylabel="absent accuracy U/Y (%)", xlim=(0, 102), ylim=(0, 102))
     axes.set_title("Seen–absent curve: one scalar γ trades the two")
-    axes.legend(loc="lower left")
+    if axes.collections:
+        axes.legend(loc="lower left")
+    else:
+        axes.text(50, 50, "no absent-class samples were evaluated", ha="center")
     return figure
 
 
@@ -181,4 +184,5 @@ def _finish_epoch_axes(*panels: Any) -> None:
     for axes in panels:
         axes.set_xlabel("epoch (−1: source model)")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+        if axes.lines:
+            axes.legend()

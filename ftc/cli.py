@@ -88,6 +88,8 @@ class CheckConfig(Callback):
             except (HydraException, OmegaConfBaseException) as error:
                 fail(explain(error))
             self._check(job)
+            if job.run_dir is not None:
+                fail(f"run_dir={job.run_dir}: a sweep's jobs need a folder each; leave run_dir out")
 
     @staticmethod
     def _check(config: DictConfig) -> None:

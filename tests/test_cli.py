@@ -47,6 +47,7 @@ def test_wrong_input_gets_one_line(command, tmp_path, override):
         (["-m", "optimizer.lr=1e-3,-1"], "optimizer.lr=-1: input should be greater than 0"),
         (["-m", "partition.seed=0,1", "partition.num_seen=5,12"], "partition.num_seen=12: num_seen=12"),
         (["-m", "seed=0,1", "optimzer.lr=1,2"], "optimzer.lr=1"),
+        (["-m", "seed=0,1", "run_dir=here"], "run_dir=here: a sweep's jobs need a folder each"),
     ],
 )
 def test_a_sweep_is_checked_whole_before_its_first_job(command, tmp_path, overrides, message):

@@ -6,7 +6,6 @@ Every stage is seeded on its own, so that a source model from the cache changes 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -64,8 +63,6 @@ def run_experiment(config: TrainConfig) -> dict[str, Any]:
         InputError: something in the configuration that only building it can tell.
     """
     assert config.run_dir is not None
-    for chatty in ("lightning.pytorch", "matplotlib"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     # Under DDP every process runs this; the others compute along, say nothing and write nothing.
     leads = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     folder, out = Path(config.run_dir), console(quiet=not leads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ftc.cli import launch
@@ -15,9 +16,12 @@ def main() -> None:
 
 def train(config: TrainConfig) -> dict[str, Any]:
     """Run one job and print its table; returns the scalars for a sweep's table."""
+    # Matplotlib talks while it is imported; Lightning sets its own level then.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # torch takes seconds to import; wrong input is answered before.
     from ftc.run import run_experiment
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return run_experiment(config)
 
 

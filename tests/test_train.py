@@ -165,6 +165,8 @@ def test_predictions_are_the_data_in_order(predictions):
 
 def test_output_ends_with_the_table_and_the_folder(finished, home):
     result, run = finished
+    assert result.stderr == ""
+    assert "[HYDRA]" not in result.stdout
     for row in ("source", "fine-tuned", "+ ALG *", "+ anchored", "+ prior-matched", "+ oracle"):
         assert f"│ {row} " in result.stdout
     for column in ("Y/Y", "S/Y", "U/Y", "S/S", "U/U", "H", "AUSUC", "NCM Y/Y", "γ", "data used"):
@@ -243,6 +245,11 @@ def test_wandb_run_is_offline_and_holds_a_curve_an_epoch(finished):
     ]
     curves = [row for row in history if any(key.startswith("val/curve_table") for key in row)]
     assert [json.loads(row["val/epoch"]) for row in curves] == [-1, *range(10)]
+    for row in curves:
+        path = json.loads(row["val/curve_table.path"])
+        content = json.loads((file.parent / "files" / path).read_text())
+        assert content["columns"] == ["gamma", "acc_seen", "acc_absent", "acc_all"]
+        assert len(content["data"]) > 100
     assert all(any("histogram" in key for key in row) for row in curves)
     assert any("val/alg/acc_all" in row for row in history)
 
@@ -329,3 +336,12 @@ def test_no_absent_classes_and_mixed_precision(command, tmp_path):
     # Bfloat16 logits would collapse into few distinct values.
     assert len(logits.unique()) > 0.99 * logits.numel()
     assert all(value is None or math.isfinite(value) for value in record.fine_tuned.metrics.values())
+
+
+@pytest.mark.slow
+def test_a_login_without_network_logs_offline_with_a_warning(command, tmp_path):
+    dead = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    result = command(*SHORT[:2], **dead)
+    assert result.returncode == 0, result.stderr
+    assert "W&B does not answer" in result.stderr
+    assert len(list(only_run(tmp_path).glob("wandb/offline-run-*/*.wandb"))) == 1

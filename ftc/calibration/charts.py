@@ -27,7 +27,7 @@ def _wandb_payload(stage: str, evaluation: Evaluation) -> dict[str, object]:
     title = f"Seen–absent curve, {stage}"
     payload: dict[str, object] = {
         f"{stage}/epoch": evaluation.epoch,
-        f"{stage}/curve_table": table,
+        # W&B logs the plot's table as well, as …/curve_table.
         f"{stage}/curve": wandb.plot.line(table, "acc_seen", "acc_absent", title=title),
     }
     edges = evaluation.scale.edges.numpy()

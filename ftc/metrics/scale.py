@@ -16,6 +16,7 @@ from ftc.metrics.states import joined
 from ftc.partition import ClassPartition
 
 HISTOGRAM_TERMS = ("ground_truth", "seen_max", "absent_max")
+_STATS = ("mean", "max", "rival")
 
 
 @frozen(eq=False)
@@ -84,9 +85,6 @@ class LogitScale(Metric):
         }
         edges = torch.linspace(-self.limit, self.limit, self.bins + 1, dtype=torch.float64)
         return ScaleSummary(name_scales(self.terms, sums), histograms, edges)
-
-
-_STATS = ("mean", "max", "rival")
 
 
 class LogitGapStream(Metric):

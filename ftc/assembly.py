@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -118,9 +119,22 @@ def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **argume
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def build_loggers(config: TrainConfig) -> list[Logger]:
-    """The run's loggers."""
-    return [make(f"logger.{name}", node) for name, node in (config.logger or {}).items()]
+def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
+    """What makes the run's loggers, once its folder exists.
+
+    Raises:
+        InputError: a target that does not exist or does not take its arguments.
+    """
+    factories = []
+    for name, node in (config.logger or {}).items():
+        factory = make(f"logger.{name}", {**node, "_partial_": True})
+        try:
+            inspect.signature(factory).bind()
+        except (TypeError, ValueError) as error:
+            reason = f"does not take these arguments ({error})"
+            raise InputError(f"logger.{name}={node['_target_']}: {reason}") from error
+        factories.append(factory)
+    return factories
 
 
 def versions() -> dict[str, str]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import netrc
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
-
-from ftc.errors import InputError
 
 
 def csv_logger(folder: str) -> CSVLogger:
@@ -19,29 +17,19 @@ def csv_logger(folder: str) -> CSVLogger:
     return CSVLogger(save_dir=folder, name="", version="")
 
 
-def wandb_logger(
-    folder: str,
-    project: str = "ftc",
-    group: str | None = None,
-    mode: Literal["auto", "online", "offline"] = "auto",
-) -> WandbLogger:
+def wandb_logger(folder: str, project: str = "ftc", group: str | None = None) -> WandbLogger:
     """A W&B run named as its run folder. It never prompts, and a missing network never stops a training.
+
+    Online where an API key or a login exists, else offline; the environment's ``WANDB_MODE`` wins.
 
     Args:
         folder: the run folder; the run's name is the folder's.
         project: W&B project.
         group: the jobs of a sweep share one.
-        mode: ``auto`` is online where an API key or a login exists, else offline; ``WANDB_MODE`` wins.
-
-    Raises:
-        InputError: an unknown mode.
     """
-    if mode not in ("auto", "online", "offline"):
-        raise InputError(f"logger.wandb.mode={mode}: choose from auto, online, offline")
     import wandb
 
-    if mode == "auto":
-        mode = "online" if _has_credentials() else "offline"
+    mode = "online" if _has_credentials() else "offline"
     arguments: dict[str, Any] = {
         "dir": folder,
         "project": project,

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from ftc.assembly import (
     build_datamodule,
-    build_loggers,
     build_module,
     build_source_datamodule,
     build_trainer,
+    logger_factories,
     make,
     versions,
 )
@@ -101,6 +101,7 @@ class _Run:
             average=config.calibration.average,
         )
         self.recorder = PredictionRecorder(self.data.validation_roles)
+        self.logger_factories = logger_factories(config)
         # Also built without loggers and folder first: the trainer checks devices and its own arguments.
         build_trainer(config.trainer, [], logger=False, enable_checkpointing=False)
 
@@ -111,7 +112,7 @@ class _Run:
         self.out.print(f"Source model {verb} {self.timing['source']:.1f} s: {source_file}")
         if self.leads:
             self._start_folder()
-        loggers = build_loggers(self.config) if self.leads else []
+        loggers = [make_logger() for make_logger in self.logger_factories] if self.leads else []
         try:
             trainer = build_trainer(
                 self.config.trainer,

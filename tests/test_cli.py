@@ -15,6 +15,7 @@ WRONG = {
     "trainer.max_epochs=-3": "trainer.max_epochs=-3: input should be greater than 0",
     "calibration.use=[foo]": "calibration.use=['foo']: no calibrator 'foo'; choose from alg, anchored,",
     "calibration.default=oracle": "calibration.default=oracle: not among calibration.use; choose from alg,",
+    "optimizer.kwargs.x=1": "optimizer.kwargs.x=1: no such key; add it with a leading +",
     "logger=foo": "logger=foo: no such choice; choose from csv, default, wandb",
     "experiment=foo": "experiment=foo: no such choice; choose from digits",
     "seed=x": "seed=x: input should be a valid integer",
@@ -86,6 +87,8 @@ def test_answers_come_without_torch(tmp_path, argument):
         (["optimizer.name=sdg"], "optimizer.name=sdg: choose from"),
         (["data.val.split=all"], "data.val=ftc.data.digits.mnist: split='all': choose from train, val, test"),
         (["+trainer.max_epoch=3"], "trainer: "),
+        (["logger.csv._target_=ftc.nowhere"], "logger.csv=ftc.nowhere: "),
+        (["+logger.csv.colour=red"], "logger.csv=ftc.loggers.csv_logger: "),
     ],
 )
 def test_what_only_building_can_tell_leaves_no_folder_either(command, tmp_path, overrides, message):

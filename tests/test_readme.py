@@ -9,13 +9,11 @@ import re
 import shutil
 from pathlib import Path
 
-import pytest
 import timm
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
-from ftc.cli import conf_dir
 from tests.conftest import readme_blocks, run_train
 
 CLASSES = ("circle", "cross", "square", "star")
@@ -84,10 +82,3 @@ def test_own_data_example(tmp_path):
     assert results["stages"]["fine_tuned"]["acc_absent"] is None
     assert results["stages"]["fine_tuned"]["curve"]["acc_absent"][0] is None
     assert isinstance(results["stages"]["calibrated"]["alg"]["gamma"], float)
-
-
-@pytest.mark.parametrize("group", ["experiment", "model"])
-def test_command_lines_name_choices_that_exist(group):
-    lines = [line for block in readme_blocks("bash") for line in block.splitlines()]
-    named = {m for line in lines if "--config-dir" not in line for m in re.findall(rf"\b{group}=(\w+)", line)}
-    assert named <= {path.stem for path in (conf_dir() / group).glob("*.yaml")}

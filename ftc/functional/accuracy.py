@@ -15,15 +15,12 @@ from ftc.partition import ClassPartition
 Average = Literal["sample", "class"]
 
 
-def sample_weights(target: Tensor, average: Average) -> Tensor:
-    """Weights (N,) float64 that sum to 1: equal for every sample, or equal for every class present.
+def class_weights(target: Tensor) -> Tensor:
+    """Weights (N,) float64 that sum to 1, equally much for every class present.
 
-    >>> sample_weights(torch.tensor([0, 0, 1]), "class")
+    >>> class_weights(torch.tensor([0, 0, 1]))
     tensor([0.2500, 0.2500, 0.5000], dtype=torch.float64)
     """
-    n = len(target)
-    if average == "sample":
-        return torch.full((n,), 1.0 / max(n, 1), dtype=torch.float64, device=target.device)
     _, inverse, counts = target.unique(return_inverse=True, return_counts=True)
     return 1.0 / (counts[inverse].double() * len(counts))
 
@@ -34,7 +31,7 @@ def mean_of(hits: Tensor, target: Tensor, average: Average) -> float:
         return math.nan
     if average == "sample":
         return int(hits.sum()) / len(hits)
-    return float((hits.double() * sample_weights(target, average)).sum())
+    return float((hits.double() * class_weights(target)).sum())
 
 
 def harmonic_mean(a: float, b: float) -> float:

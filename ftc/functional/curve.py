@@ -10,7 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from ftc.errors import InputError
-from ftc.functional.accuracy import Average, harmonic_mean, sample_weights
+from ftc.functional.accuracy import Average, class_weights, harmonic_mean
 from ftc.functional.outcomes import ABSENT, SEEN, Outcomes, label_groups, reduce_logits
 from ftc.partition import ClassPartition
 
@@ -112,7 +112,7 @@ def curve_of_outcomes(
             weight, total = torch.ones(len(target), dtype=torch.int64), int(members.sum())
         else:
             weight, total = torch.zeros(len(target), dtype=torch.float64), 1
-            weight[members] = sample_weights(target[members], "class")
+            weight[members] = class_weights(target[members])
         kept = sums(fixed, weight).flip(0).cumsum(0).flip(0)
         gained = sums(absent, weight).cumsum(0).roll(1)
         gained[0] = 0

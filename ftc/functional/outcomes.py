@@ -157,7 +157,8 @@ def reduce_logits(
         absent = _jth(rival_of_absent, j) - z_y[:, 0]
         thresholds.append(torch.where(is_absent, absent, fixed))
         within.append(within_group & (rank_within < k))
-    return Outcomes(margins(z, partition), torch.stack(thresholds, 1), torch.stack(within, 1), y, ks)
+    margin = rival_of_absent[:, 0] - rival_of_fixed[:, 0]
+    return Outcomes(margin, torch.stack(thresholds, 1), torch.stack(within, 1), y, ks)
 
 
 def _largest(z: Tensor, group: Tensor, k: int) -> Tensor:

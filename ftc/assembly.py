@@ -8,9 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import hydra.utils
-import torch
-from hydra.errors import InstantiationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
@@ -18,6 +15,7 @@ from ftc.config import DataConfig, OptimizerConfig, SchedulerConfig, TrainConfig
 from ftc.data import PartitionedDataModule, build_transforms
 from ftc.errors import InputError
 from ftc.finetune import FineTuneModule, build_optimizer, build_scheduler
+from ftc.instantiate import make
 from ftc.models import Classifier
 from ftc.partition import ClassPartition
 
@@ -30,28 +28,16 @@ warnings.filterwarnings("ignore", message="You defined a `validation_step` but h
 warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated")
 
 
-def make(key: str, node: dict[str, Any]) -> Any:
-    """Build what a configuration node's ``_target_`` names.
-
-    Raises:
-        InputError: the target does not exist or refuses its arguments; the message starts with the key.
-    """
-    try:
-        return hydra.utils.instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        reason = " ".join(str(cause).split("\nfull_key")[0].split())
-        raise InputError(f"{key}={node['_target_']}: {reason}") from error
-
-
 def build_datamodule(
     data: DataConfig, classifier: Classifier, partition: ClassPartition, seed: int
 ) -> PartitionedDataModule:
     """The target domain's data module."""
     return PartitionedDataModule(
         train=make("data.train", data.train),
-        val=make("data.val", data.val),
+        val=None if data.val is None else make("data.val", data.val),
         test=make("data.test", data.test),
+        pool=None if data.pool is None else make("data.pool", data.pool),
+        holdout=data.holdout,
         gallery=data.gallery,
         partition=partition,
         **_loading(data, classifier, seed, "augmentation"),
@@ -83,9 +69,12 @@ def _loading(data: DataConfig, classifier: Classifier, seed: int, key: str) -> d
 
 
 def build_module(
-    classifier: Classifier, optimizer: OptimizerConfig, scheduler: SchedulerConfig
+    classifier: Classifier,
+    optimizer: OptimizerConfig,
+    scheduler: SchedulerConfig,
+    without: Sequence[int] = (),
 ) -> FineTuneModule:
-    """The module that trains a classifier.
+    """The module that trains a classifier, some head columns left out of the loss.
 
     Raises:
         InputError: an optimiser or schedule that timm does not have, before any training.
@@ -94,6 +83,7 @@ def build_module(
         classifier,
         partial(build_optimizer, **optimizer.model_dump()),
         partial(build_scheduler, **scheduler.model_dump()),
+        without,
     )
     build_scheduler(module.optimizer_factory(classifier), 1, **scheduler.model_dump())
     return module
@@ -135,18 +125,3 @@ def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
             raise InputError(f"logger.{name}={node['_target_']}: {reason}") from error
         factories.append(factory)
     return factories
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, ftc and the libraries that shape numbers."""
-    import platform
-
-    import lightning
-    import timm
-    import torchmetrics
-    import torchvision
-
-    import ftc
-
-    libraries = (ftc, torch, torchvision, lightning, torchmetrics, timm)
-    return {"python": platform.python_version(), **{m.__name__: str(m.__version__) for m in libraries}}

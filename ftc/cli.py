@@ -22,11 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from ftc.config import TrainConfig, check, digest
+from ftc.config import CalibrateConfig, CompareConfig, JobConfig, Node, TrainConfig, check, digest
 from ftc.errors import InputError
 from ftc.files import written_whole
 
 SWEEP_TABLE = "sweep.csv"
+KINDS: dict[str, type[Node]] = {"train": TrainConfig, "calibrate": CalibrateConfig, "compare": CompareConfig}
 
 
 def conf_dir() -> Path:
@@ -36,20 +37,22 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def launch(config_name: str, job: Callable[[TrainConfig], Mapping[str, Any]]) -> None:
+def launch(config_name: str, job: Callable[[Any], Mapping[str, Any]]) -> None:
     """Run a job, or the jobs of a multirun, under Hydra.
 
     Args:
-        config_name: primary configuration in `conf_dir`.
+        config_name: primary configuration in `conf_dir`; names its type in `KINDS`.
         job: does the work in ``config.run_dir``; returns the scalars that a sweep's table lists.
     """
     # Hydra would print its own, longer report and exit; we want the exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 
+    kind = KINDS[config_name]
+
     def task(config: DictConfig) -> None:
         try:
-            typed = check(_with_folder(config))
+            typed = check(_with_folder(config, kind), kind)
             with _sweep_row(typed) as row:
                 row.update(job(typed))
         except InputError as error:
@@ -73,7 +76,14 @@ def fail(message: str) -> NoReturn:
 
 
 class CheckConfig(Callback):
-    """Checks the configuration, every job's in a multirun, before anything else happens."""
+    """Checks the configuration, every job's in a multirun, before anything else happens.
+
+    Args:
+        kind: name of its type in `KINDS`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = KINDS[kind]
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._check(_without_hydra(config))
@@ -88,13 +98,12 @@ class CheckConfig(Callback):
             except (HydraException, OmegaConfBaseException) as error:
                 fail(explain(error))
             self._check(job)
-            if job.run_dir is not None:
+            if job.get("run_dir") is not None:
                 fail(f"run_dir={job.run_dir}: a sweep's jobs need a folder each; leave run_dir out")
 
-    @staticmethod
-    def _check(config: DictConfig) -> None:
+    def _check(self, config: DictConfig) -> None:
         try:
-            check(config)
+            check(config, self.kind)
         except InputError as error:
             fail(str(error))
 
@@ -115,14 +124,16 @@ def _expand(overrides: list[str]) -> Iterator[list[str]]:
     yield from map(list, itertools.product(*choices))
 
 
-def _with_folder(config: DictConfig) -> DictConfig:
+def _with_folder(config: DictConfig, kind: type[Node]) -> DictConfig:
     """Fill in ``run_dir`` and ``group`` where they are left open."""
+    if not issubclass(kind, JobConfig):
+        return config
     hydra_config = HydraConfig.get()
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     parent = Path(hydra_config.sweep.dir if sweeping else config.output_dir)
     if config.run_dir is None:
-        config.run_dir = str(parent / check(config).run_name())
-    if config.group is None and sweeping:
+        config.run_dir = str(parent / check(config, kind).run_name())
+    if sweeping and "group" in config and config.group is None:
         config.group = parent.name
     return config
 
@@ -132,11 +143,11 @@ def _sweep_name(_root_: DictConfig) -> str:
 
 
 @contextmanager
-def _sweep_row(config: TrainConfig) -> Iterator[dict[str, Any]]:
+def _sweep_row(config: Node) -> Iterator[dict[str, Any]]:
     """In a multirun, note how the job ended in the sweep's table, as soon as it has."""
     row: dict[str, Any] = {}
     hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN:
+    if hydra_config.mode != RunMode.MULTIRUN or not isinstance(config, JobConfig):
         yield row
         return
     assert config.run_dir is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,11 +19,15 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
+
+# Files that hold logits; a folder of them holds an array each.
+LOGIT_FILES = (".npz", ".npy", ".safetensors", ".parquet")
 
 # What a run's numbers do not depend on, and so its name neither.
 _NOT_COMPUTED = ("run_dir", "group", "overwrite", "output_dir", "logger")
@@ -47,8 +52,10 @@ class DataConfig(Node):
     num_classes: PositiveInt
     source: Target | None
     train: Target
-    val: Target
+    val: Target | None
     test: Target
+    pool: Target | None = None
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: list[Target]
     source_augmentation: list[Target]
     batch_size: PositiveInt
@@ -56,6 +63,15 @@ class DataConfig(Node):
     iterations_per_epoch: PositiveInt | None
     num_workers: NonNegativeInt
     gallery: bool
+
+    @model_validator(mode="after")
+    def _has_validation_data(self) -> DataConfig:
+        if (self.val is None) == (self.holdout == 0):
+            raise InputError(
+                f"data.holdout={self.holdout:g}: name data.val, or set data.val=null and data.holdout to the "
+                "share of the seen training images to hold out"
+            )
+        return self
 
 
 class ModelConfig(Node):
@@ -86,15 +102,32 @@ class PartitionConfig(Node):
                 return ClassPartition.random(num_classes, self.num_seen, self.num_absent, self.seed)
             except InputError as error:
                 raise InputError(f"partition.num_seen={self.num_seen}: {error}") from error
-        absent = self.absent
-        if absent is None:
-            absent = [c for c in range(num_classes) if c not in self.seen]
-        try:
-            return ClassPartition(num_classes, self.seen, absent)
-        except InputError as error:
-            key = "absent" if str(error).startswith("absent") else "seen"
-            reason = str(error).removeprefix(f"{key}: ")
-            raise InputError(f"partition.{key}={getattr(self, key)}: {reason}") from error
+        return _named_partition(num_classes, self.seen, self.absent)
+
+
+class NamedPartitionConfig(Node):
+    seen: list[int]
+    absent: list[int] | None
+
+    def build(self, num_classes: int) -> ClassPartition:
+        """The partition of a head that wide.
+
+        Raises:
+            InputError: names the key and the value.
+        """
+        return _named_partition(num_classes, self.seen, self.absent)
+
+
+def _named_partition(num_classes: int, seen: list[int], absent: list[int] | None) -> ClassPartition:
+    values = {"seen": seen, "absent": absent}
+    if absent is None:
+        absent = [c for c in range(num_classes) if c not in seen]
+    try:
+        return ClassPartition(num_classes, seen, absent)
+    except InputError as error:
+        key = "absent" if str(error).startswith("absent") else "seen"
+        reason = str(error).removeprefix(f"{key}: ")
+        raise InputError(f"partition.{key}={values[key]}: {reason}") from error
 
 
 class OptimizerConfig(Node):
@@ -121,15 +154,28 @@ class SourceConfig(Node):
     cache_dir: str
 
 
-class CalibrationConfig(Node):
+class BootstrapConfig(Node):
+    replicates: NonNegativeInt
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    seed: NonNegativeInt
+
+    @field_validator("replicates")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("give 0 for no intervals, or at least 2, better 1000")
+        return value
+
+
+class CalibratorsConfig(Node):
     use: list[str]
-    default: str
     top_k: list[PositiveInt]
     average: Literal["sample", "class"]
+    bootstrap: BootstrapConfig
     methods: dict[str, Target]
 
     @model_validator(mode="after")
-    def _names_exist(self) -> CalibrationConfig:
+    def _names_exist(self) -> CalibratorsConfig:
         choices = ", ".join(sorted(self.methods))
         if "oracle" in self.methods:
             raise InputError("calibration.methods.oracle: the name is taken by the bound; choose another")
@@ -141,14 +187,30 @@ class CalibrationConfig(Node):
                 )
         if len(set(self.use)) != len(self.use):
             raise InputError(f"calibration.use={self.use}: name each calibrator once")
-        if self.default not in self.use:
-            raise InputError(
-                f"calibration.default={self.default}: not among calibration.use; choose from "
-                f"{', '.join(self.use) or 'none: calibration.use is empty'}"
-            )
         if 1 not in self.top_k:
             raise InputError(f"calibration.top_k={self.top_k}: 1 must be among them")
         return self
+
+
+class CalibrationConfig(CalibratorsConfig):
+    default: str | None
+    cache_dir: str
+
+    @model_validator(mode="after")
+    def _default_is_in_use(self) -> CalibrationConfig:
+        if not self.use:
+            raise InputError("calibration.use=[]: name at least one calibrator, fixed for a γ given by hand")
+        if self.default is not None and self.default not in self.use:
+            raise InputError(
+                f"calibration.default={self.default}: not among calibration.use; choose from "
+                f"{', '.join(self.use)}"
+            )
+        return self
+
+    @property
+    def deployed(self) -> str:
+        """The calibrator whose result a deployed model gets: the default, else the first in use."""
+        return self.use[0] if self.default is None else self.default
 
 
 class TrainerConfig(Node):
@@ -163,15 +225,25 @@ class TrainerConfig(Node):
     deterministic: bool | Literal["warn"]
 
 
-class TrainConfig(Node):
-    """All of ``python -m ftc.train``'s configuration."""
+class JobConfig(Node):
+    """What all jobs that write a run folder have in common."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    seed: NonNegativeInt
     output_dir: str
     run_dir: str | None
-    group: str | None
     overwrite: bool
+
+    def run_name(self) -> str:
+        """A name by what the job computes."""
+        raise NotImplementedError
+
+
+class TrainConfig(JobConfig):
+    """All of ``python -m ftc.train``'s configuration."""
+
+    seed: NonNegativeInt
+    group: str | None
+    fold: NonNegativeInt | None
     data: DataConfig
     model: ModelConfig
     partition: PartitionConfig
@@ -200,7 +272,56 @@ class TrainConfig(Node):
         """A name by what the run computes: experiment, digest of the configuration, seeds."""
         content = {k: v for k, v in self.model_dump().items() if k not in _NOT_COMPUTED}
         content["source"].pop("cache_dir")
+        content["calibration"].pop("cache_dir")
         return f"{self.name}-{digest(content)}-p{self.partition.seed}-s{self.seed}"
+
+
+class CalibrateConfig(JobConfig):
+    """All of ``python -m ftc.calibrate``'s configuration."""
+
+    train: str | None
+    held_out: str | None
+    pool: str | None
+    eval: str
+    partition: NamedPartitionConfig
+    calibration: CalibratorsConfig
+
+    @model_validator(mode="after")
+    def _files_exist(self) -> CalibrateConfig:
+        for key, path in self.files().items():
+            if not path.exists():
+                raise InputError(f"{key}={path}: no such file")
+            if path.is_file() and path.suffix not in LOGIT_FILES:
+                raise InputError(f"{key}={path}: choose a file that ends in {', '.join(LOGIT_FILES)}")
+        return self
+
+    def files(self) -> dict[str, Path]:
+        """The files of logits that are given, by key."""
+        given = {key: getattr(self, key) for key in ("train", "held_out", "pool", "eval")}
+        return {key: Path(value) for key, value in given.items() if value is not None}
+
+    def run_name(self) -> str:
+        """A name by what the job computes: name, digest of configuration and of the files' content."""
+        content = {k: v for k, v in self.model_dump().items() if k not in _NOT_COMPUTED}
+        for key, path in self.files().items():
+            parts = sorted(path.iterdir()) if path.is_dir() else [path]
+            content[key] = [hashlib.sha256(part.read_bytes()).hexdigest() for part in parts if part.is_file()]
+        return f"{self.name}-{digest(content)}"
+
+
+class CompareConfig(Node):
+    """All of ``python -m ftc.compare``'s configuration."""
+
+    runs: str
+    chosen_on: list[NonNegativeInt]
+    refit: bool
+    shifts: list[float]
+
+    @model_validator(mode="after")
+    def _folder_exists(self) -> CompareConfig:
+        if not Path(self.runs).is_dir():
+            raise InputError(f"runs={self.runs}: no such folder")
+        return self
 
 
 def digest(content: Any) -> str:
@@ -208,7 +329,10 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def check(config: DictConfig) -> TrainConfig:
+C = TypeVar("C", bound=Node)
+
+
+def check(config: DictConfig, kind: type[C]) -> C:
     """Turn a composed configuration into types.
 
     Raises:
@@ -216,10 +340,12 @@ def check(config: DictConfig) -> TrainConfig:
     """
     try:
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key}: missing; give it a value") from error
     except OmegaConfBaseException as error:
         raise InputError(" ".join(str(error).split())) from error
     try:
-        return TrainConfig.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(_explain(dict(detail)) for detail in error.errors())) from error
 

@@ -12,8 +12,12 @@ from typing import Any
 from ftc.errors import InputError
 from ftc.files import written_whole
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "results.json"
+CONFIG_FILE = "config.yaml"
+CURVE_FIELDS = ("gamma", "acc_seen", "acc_absent", "acc_all")
+_MAIN_METRICS = ("acc_all", "acc_seen", "acc_absent", "harmonic", "ausuc", "ncm_acc_all", "ncm_acc_absent")
+LANES = ("seen_only", "unlabelled", "oracle")
 
 
 @dataclass(frozen=True)
@@ -25,22 +29,36 @@ class StageRecord:
         uses: the data it was made with.
         metrics: fractions under PROTOCOL's names; None where a number does not apply.
         curve: ``gamma``, ``acc_seen``, ``acc_absent``, ``acc_all``; None for calibrated stages.
+        lane: ``seen_only``, ``unlabelled`` or ``oracle`` for calibrated stages, None for the others.
+        details: what else a calibrator estimated, by name.
+        intervals: bootstrap intervals, (low, high), of metrics and of ``gamma``; empty unless asked for.
     """
 
     gamma: float
     uses: tuple[str, ...]
     metrics: dict[str, float | None]
     curve: dict[str, list[float | None]] | None = None
+    lane: str | None = None
+    details: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, list[float | None]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         content: dict[str, Any] = {"gamma": self.gamma, "uses": list(self.uses), **self.metrics}
-        return content if self.curve is None else {**content, "curve": self.curve}
+        for name in _OPTIONAL:
+            value = getattr(self, name)
+            if value:
+                content[name] = value
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> StageRecord:
         rest = dict(content)
-        gamma, uses, curve = rest.pop("gamma"), tuple(rest.pop("uses")), rest.pop("curve", None)
-        return cls(gamma, uses, rest, curve)
+        gamma, uses = rest.pop("gamma"), tuple(rest.pop("uses"))
+        optional = {name: rest.pop(name) for name in _OPTIONAL if name in rest}
+        return cls(gamma, uses, rest, **optional)
+
+
+_OPTIONAL = ("lane", "details", "intervals", "curve")
 
 
 @dataclass(frozen=True)
@@ -49,26 +67,30 @@ class RunRecord:
 
     Attributes:
         experiment: its name.
-        seed: of fine-tuning.
+        seed: of fine-tuning; None where there was none.
         partition: `ClassPartition.to_dict`.
         versions: of Python, ftc and the libraries that shape numbers.
         timing: seconds a stage; the only part that differs between two equal runs on one machine.
-        source, fine_tuned: at γ = 0.
+        source: the source model, or None where it was not evaluated.
+        fine_tuned: at γ = 0.
         calibrated: by calibrator; ``oracle`` is a bound, not a method.
-        deployed: the calibrator whose γ is folded into ``checkpoints/calibrated.safetensors``.
+        deployed: the calibrator whose γ is folded into ``checkpoints/calibrated.safetensors``; None where
+            there is no model, only logits.
         num_samples: evaluated samples by group.
+        feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
     """
 
     experiment: str
-    seed: int
+    seed: int | None
     partition: dict[str, Any]
     versions: dict[str, str]
     timing: dict[str, float]
-    source: StageRecord
+    source: StageRecord | None
     fine_tuned: StageRecord
     calibrated: dict[str, StageRecord]
-    deployed: str
+    deployed: str | None
     num_samples: dict[str, int]
+    feature_drift: dict[str, float | None] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,8 +104,9 @@ class RunRecord:
             "timing": self.timing,
             "num_samples": self.num_samples,
             "deployed": self.deployed,
+            "feature_drift": self.feature_drift,
             "stages": {
-                "source": self.source.to_dict(),
+                "source": None if self.source is None else self.source.to_dict(),
                 "fine_tuned": self.fine_tuned.to_dict(),
                 "calibrated": {name: stage.to_dict() for name, stage in self.calibrated.items()},
             },
@@ -113,7 +136,7 @@ class RunRecord:
             stages = content.pop("stages")
             return cls(
                 **content,
-                source=StageRecord.from_dict(stages["source"]),
+                source=None if stages["source"] is None else StageRecord.from_dict(stages["source"]),
                 fine_tuned=StageRecord.from_dict(stages["fine_tuned"]),
                 calibrated={n: StageRecord.from_dict(s) for n, s in stages["calibrated"].items()},
             )
@@ -123,10 +146,26 @@ class RunRecord:
             raise InputError(f"{path}: not a results file ({error!r}); repeat the run") from error
 
     def rows(self) -> list[tuple[str, StageRecord]]:
-        """Source, fine-tuned and calibrated stages in the table's order, the oracle last."""
-        methods = sorted(self.calibrated, key=lambda name: name == "oracle")
-        calibrated = [(name, self.calibrated[name]) for name in methods]
-        return [("source", self.source), ("fine_tuned", self.fine_tuned), *calibrated]
+        """Source, fine-tuned and calibrated stages: seen-only, then unlabelled ones, oracles last."""
+        calibrated = sorted(
+            self.calibrated.items(), key=lambda item: LANES.index(item[1].lane or "seen_only")
+        )
+        source = [] if self.source is None else [("source", self.source)]
+        return [*source, ("fine_tuned", self.fine_tuned), *calibrated]
+
+    def scalars(self) -> dict[str, Any]:
+        """The main numbers of every stage as ``stage/name``, for a sweep's table."""
+        result: dict[str, Any] = {}
+        for stage, values in self.rows():
+            names = _MAIN_METRICS if values.lane is None else _MAIN_METRICS[:4]
+            result |= {f"{stage}/{name}": values.metrics.get(name) for name in names}
+            if values.lane is not None:
+                result[f"{stage}/gamma"] = values.gamma
+        return result
+
+    def lane(self, lane: str) -> dict[str, StageRecord]:
+        """The calibrated stages of a lane."""
+        return {name: stage for name, stage in self.calibrated.items() if stage.lane == lane}
 
 
 def nullable(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -22,9 +22,14 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 def run_train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Run ``python -m ftc.train …`` in a folder, as somebody without a W&B account."""
+    return run_module("train", folder, *arguments, **environment)
+
+
+def run_module(module: str, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run ``python -m ftc.<module> …`` in a folder, as somebody without a W&B account."""
     hidden = {"WANDB_API_KEY", "WANDB_MODE", "NETRC"}
     env = {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(folder)} | environment
-    line = [sys.executable, "-m", "ftc.train", *arguments]
+    line = [sys.executable, "-m", f"ftc.{module}", *arguments]
     return subprocess.run(line, cwd=folder, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,23 +13,40 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ftc.calibration.charts import log_charts
-from ftc.calibration.evaluation import Evaluation, evaluate_outcomes
 from ftc.calibrators import (
+    Available,
     AverageLogitGap,
     Calibration,
     Calibrator,
-    Evidence,
-    NoEvidence,
+    FoldEvidence,
+    FoldPlan,
+    Interpolated,
     Oracle,
     OracleEvidence,
     SeenEvidence,
     UnlabelledEvidence,
+    fit_all,
 )
+from ftc.calibrators.base import SeenData
 from ftc.errors import InputError
-from ftc.functional import Outcomes, SeenAbsentCurve, cosine_logits, curve_of_outcomes
+from ftc.evaluation import Bootstrap, Evaluation, evaluate_outcomes, with_intervals
+from ftc.functional import (
+    Outcomes,
+    PoolStatistics,
+    SeenAbsentCurve,
+    SeenStatistics,
+    cosine_logits,
+    curve_of_outcomes,
+)
 from ftc.functional.accuracy import Average
-from ftc.functional.outcomes import ABSENT, label_groups
-from ftc.metrics import LogitGapStream, LogitScale, MarginStream, NearestClassMean, OutcomeStream
+from ftc.metrics import (
+    EvaluatedGapStream,
+    LogitScale,
+    NearestClassMean,
+    OutcomeStream,
+    PoolStream,
+    SeenStream,
+)
 from ftc.partition import ClassPartition
 
 ROLES = ("val", "gallery", "calibration", "pool")
@@ -43,29 +61,38 @@ class CalibrationCallback(Callback):
 
     ``trainer.validate`` before ``trainer.fit`` is epoch −1: it evaluates the source model, and calibrators
     that compare with the source need it. γ is fitted at every validation epoch; a test epoch uses the γ of
-    the last validation, and only the oracle looks at test labels.
+    the last validation, and only oracles look at test labels.
 
     Not for FSDP: evaluation shards may be of unequal length.
 
     Args:
         partition: seen, absent and other head columns.
-        calibrators: by name; the oracle is added wherever absent-class labels are evaluated.
+        calibrators: by name; the oracle is added wherever absent-class labels are evaluated. By default ALG,
+            on held-out samples where no loader gives training ones.
         loaders: the role of each validation loader, in order. ``val``: the evaluated samples (exactly one);
-            ``gallery``: target training images of all classes, for the nearest-class-mean probe, whose seen
-            part is calibration data; ``calibration``: labelled seen target training images; ``pool``: target
-            images whose labels are ignored. Without a pool the validation images serve as one. Gallery comes
-            before ``val``.
+            its seen part is the held-out evidence; ``gallery``: target training images of all classes, for
+            the nearest-class-mean probe, whose seen part is calibration data; ``calibration``: labelled seen
+            target training images; ``pool``: target images whose labels are ignored. Gallery comes before
+            ``val``.
         head: dotted name of the head, a linear layer, for its weight norms and biases; None leaves them out.
         top_k: values of k for accuracies; 1 must be among them.
         average: accuracies as means over samples, or over classes.
+        pool_from_val: without a ``pool`` loader the images of ``val`` serve as the unlabelled pool. Say False
+            where they are known to be of seen classes only: no pool then.
+        folds: evidence of pseudo cross-validation, by plan, for its calibrators.
+        source, source_pool: the source model's statistics of labelled seen samples and of the pool, where it
+            was evaluated elsewhere; no epoch −1 then.
+        bootstrap: intervals of γ̂, AUSUC and accuracies for test epochs; None for none.
 
     Attributes:
         evaluation: the latest evaluation, None before the first.
         history: validation evaluations so far, epoch −1 first: scalars and curve of each.
-        calibrations: γ of every calibrator but the oracle, fitted at the latest validation.
+        calibrations: γ of every calibrator that is no oracle, fitted at the latest validation.
+        source, source_pool: the source model's statistics, from epoch −1.
 
     Raises:
-        InputError: an unknown role, not exactly one ``val``, a gallery after it, a calibrator named oracle.
+        InputError: an unknown role, not exactly one ``val``, a gallery after it, a calibrator named oracle,
+            or one that moves weights without ``source``.
     """
 
     def __init__(
@@ -76,6 +103,11 @@ class CalibrationCallback(Callback):
         head: str | None = None,
         top_k: Sequence[int] = (1,),
         average: Average = "sample",
+        pool_from_val: bool = True,
+        folds: Mapping[FoldPlan, FoldEvidence] | None = None,
+        source: Mapping[SeenData, SeenStatistics] | None = None,
+        source_pool: PoolStatistics | None = None,
+        bootstrap: Bootstrap | None = None,
     ) -> None:
         loaders = tuple(loaders)
         unknown = [role for role in loaders if role not in ROLES]
@@ -90,8 +122,15 @@ class CalibrationCallback(Callback):
         self.partition = partition
         if "oracle" in (calibrators or {}):
             raise InputError("calibrators: the name 'oracle' is taken by the bound; choose another")
+        moving = [n for n, c in (calibrators or {}).items() if isinstance(c, Interpolated)]
+        if moving and source is None:
+            raise InputError(
+                f"calibrators: {moving[0]!r} is for the model with interpolated weights; evaluate that "
+                "one by a callback of its own, with the source model's statistics as source"
+            )
+        on: SeenData = "train" if {"gallery", "calibration"} & set(loaders) else "held_out"
         self.calibrators: dict[str, Calibrator[Any]] = (
-            {"alg": AverageLogitGap()} if calibrators is None else dict(calibrators)
+            {"alg": AverageLogitGap(on)} if calibrators is None else dict(calibrators)
         )
         self.loaders = loaders
         self.head = head
@@ -100,35 +139,43 @@ class CalibrationCallback(Callback):
         self.evaluation: Evaluation | None = None
         self.history: list[dict[str, Any]] = []
         self.calibrations: dict[str, Calibration] = {}
-        self._source_gap: Tensor | None = None
+        self.pool_from_val = pool_from_val
+        self.folds = dict(folds or {})
+        self.bootstrap = bootstrap
+        self.source: dict[SeenData, SeenStatistics] = dict(source or {})
+        self.source_pool = source_pool
+        self._source_given = source is not None
+        self._available = Available()
         self._means: Tensor | None = None
-        self._epoch = -1
+        self._epoch = 0 if self._source_given else -1
         self._streams: dict[str, Metric] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything fitted, in types that ``weights_only`` loading accepts."""
         return {
             "epoch": self._epoch,
-            "source_gap": self._source_gap,
-            "calibrations": {
-                n: {"gamma": c.gamma, "uses": list(c.uses)} for n, c in self.calibrations.items()
-            },
+            "source": {on: asdict(statistics) for on, statistics in self.source.items()},
+            "source_pool": None if self.source_pool is None else asdict(self.source_pool),
+            "calibrators": {name: calibrator.state_dict() for name, calibrator in self.calibrators.items()},
+            "calibrations": {name: c.to_dict() for name, c in self.calibrations.items()},
             "history": [{**row, "curve": asdict(row["curve"])} for row in self.history],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epoch = state_dict["epoch"]
-        self._source_gap = state_dict["source_gap"]
-        self.calibrations = {
-            name: Calibration(c["gamma"], tuple(c["uses"])) for name, c in state_dict["calibrations"].items()
-        }
+        self.source = {on: SeenStatistics(**fields) for on, fields in state_dict["source"].items()}
+        pool = state_dict["source_pool"]
+        self.source_pool = None if pool is None else PoolStatistics(**pool)
+        for name, calibrator in self.calibrators.items():
+            calibrator.load_state_dict(state_dict["calibrators"].get(name, {}))
+        self.calibrations = {n: Calibration.from_dict(c) for n, c in state_dict["calibrations"].items()}
         self.history = [{**row, "curve": SeenAbsentCurve(**row["curve"])} for row in state_dict["history"]]
 
     # Collecting
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         wanting = [name for name, calibrator in self.calibrators.items() if calibrator.needs_source]
-        if wanting and self._source_gap is None:
+        if wanting and not self.source:
             raise InputError(
                 f"calibrator {wanting[0]!r} compares with the source model, which was not evaluated; call "
                 "trainer.validate before trainer.fit, or leave the calibrator out"
@@ -140,10 +187,11 @@ class CalibrationCallback(Callback):
         self._means = None
         self._begin(pl_module)
         device = self._device(pl_module)
-        if "pool" in self.loaders:
-            self._streams["pool"] = MarginStream(self.partition).to(device)
-        if self._wants(SeenEvidence):
-            self._streams["gap"] = LogitGapStream(self.partition).to(device)
+        if "pool" in self.loaders or self.pool_from_val:
+            self._streams["pool"] = PoolStream(self.partition).to(device)
+        self._streams["held_out"] = SeenStream(self.partition).to(device)
+        if set(self.loaders) & {"gallery", "calibration"}:
+            self._streams["train"] = SeenStream(self.partition).to(device)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(pl_module)
@@ -181,6 +229,7 @@ class CalibrationCallback(Callback):
             "outcomes": OutcomeStream(self.partition, self.top_k),
             "ncm": OutcomeStream(self.partition, self.top_k),
             "scale": LogitScale(self.partition),
+            "gap": EvaluatedGapStream(self.partition),
         }
         self._streams = {name: stream.to(self._device(pl_module)) for name, stream in streams.items()}
 
@@ -189,6 +238,11 @@ class CalibrationCallback(Callback):
         if role == "val":
             self._streams["outcomes"].update(logits, target)
             self._streams["scale"].update(logits, target)
+            self._streams["gap"].update(logits, target)
+            if "held_out" in self._streams:
+                self._streams["held_out"].update(logits, target)
+            if "pool" in self._streams and "pool" not in self.loaders:
+                self._streams["pool"].update(logits)
             if "gallery" in self._streams:
                 self._means = self._streams.pop("gallery").compute()
             if self._means is not None and features is not None:
@@ -196,8 +250,7 @@ class CalibrationCallback(Callback):
         elif role == "pool":
             self._streams["pool"].update(logits)
         else:
-            if "gap" in self._streams:
-                self._streams["gap"].update(logits, target)
+            self._streams["train"].update(logits, target)
             if role == "gallery" and features is not None:
                 if "gallery" not in self._streams:
                     means = NearestClassMean(self.partition.num_classes, features.shape[1])
@@ -225,57 +278,81 @@ class CalibrationCallback(Callback):
         if trainer.sanity_checking:
             return
         untrained = trainer.state.fn == "validate" and trainer.global_step == 0
-        is_source = untrained and all(row["epoch"] == -1 for row in self.history)
-        self._epoch = -1 if is_source else trainer.current_epoch
+        is_source = not self._source_given and untrained and all(row["epoch"] == -1 for row in self.history)
+        if is_source:
+            self._epoch = -1
+        elif trainer.state.fn != "validate":
+            self._epoch = trainer.current_epoch
         outcomes = self._streams["outcomes"].compute()
-        self.calibrations = self._fit(outcomes, is_source)
+        self._available = self._evidence(is_source)
+        methods = {n: c for n, c in self.calibrators.items() if c.evidence is not OracleEvidence}
+        self.calibrations = fit_all(methods, self._available)
         evaluation = self._conclude(trainer, pl_module, "val", outcomes)
         self.history.append({**evaluation.scalars(), "curve": evaluation.curve})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._conclude(trainer, pl_module, "test", self._streams["outcomes"].compute())
 
-    def _fit(self, outcomes: Outcomes, is_source: bool) -> dict[str, Calibration]:
-        evidence: dict[type[Evidence], Evidence] = {NoEvidence: NoEvidence()}
-        if "gap" in self._streams:
-            gap = self._streams["gap"].compute()
+    def _evidence(self, is_source: bool) -> Available:
+        """What the calibrators may look at: seen samples with labels, the pool without, the folds."""
+        seen: dict[SeenData, SeenEvidence] = {}
+        origins: tuple[tuple[SeenData, str], ...] = (("train", "seen train"), ("held_out", "seen val"))
+        for on, origin in origins:
+            statistics = self._streams[on].compute().cpu() if on in self._streams else None
+            if statistics:
+                if is_source:
+                    self.source[on] = statistics
+                seen[on] = SeenEvidence(origin, statistics, self.partition, self.source.get(on))
+        unlabelled = None
+        if "pool" in self._streams:
+            pool = self._streams["pool"].compute().cpu()
             if is_source:
-                self._source_gap = gap.cpu()
-            source = None if self._source_gap is None else self._source_gap.to(gap.device)
-            evidence[SeenEvidence] = SeenEvidence("seen train", gap, source)
-        if self._wants(UnlabelledEvidence):
-            pool = self._streams["pool"].compute() if "pool" in self._streams else outcomes.margin
-            origin = "unlabelled pool" if "pool" in self._streams else "unlabelled val"
-            evidence[UnlabelledEvidence] = UnlabelledEvidence.from_margins(pool, self.partition, origin)
-        return {name: c.fit(evidence[c.evidence]) for name, c in self.calibrators.items()}
+                self.source_pool = pool
+            origin = "unlabelled pool" if "pool" in self.loaders else "unlabelled val"
+            unlabelled = UnlabelledEvidence(
+                origin, pool, self.partition, self.source_pool, seen.get("held_out")
+            )
+        return Available(seen, unlabelled, self.folds)
 
     def _conclude(
         self, trainer: Trainer, pl_module: LightningModule, stage: str, outcomes: Outcomes
     ) -> Evaluation:
-        calibrations = dict(self.calibrations)
+        outcomes = outcomes.cpu()
         curve = curve_of_outcomes(outcomes, self.partition, self.average)
-        if bool((label_groups(outcomes.target, self.partition) == ABSENT).any()):
-            calibrations["oracle"] = Oracle().fit(OracleEvidence(f"{stage} labels", curve))
-        ncm = self._streams["ncm"].compute() if self._means is not None else None
-        self.evaluation = evaluate_outcomes(
+        gap = self._streams["gap"].compute().cpu()
+        evaluated = OracleEvidence(f"{stage} labels", outcomes, gap, self.partition)
+        available = replace(self._available, evaluated=evaluated)
+        oracles = {n: c for n, c in self.calibrators.items() if c.evidence is OracleEvidence}
+        if curve.num_samples["absent"]:
+            oracles["oracle"] = Oracle(average=self.average)
+        ncm = self._streams["ncm"].compute().cpu() if self._means is not None else None
+        evaluation = evaluate_outcomes(
             self._epoch,
             outcomes,
             curve,
             ncm,
-            calibrations,
+            {**self.calibrations, **fit_all(oracles, available)},
             self._streams["scale"].compute(),
             self._head_statistics(pl_module),
             self.partition,
             self.average,
         )
+        if self.bootstrap is not None and stage == "test":
+            evaluation = with_intervals(
+                evaluation,
+                outcomes,
+                self.calibrators,
+                available,
+                self.bootstrap,
+                self.partition,
+                self.average,
+            )
+        self.evaluation = evaluation
         self._streams = {}
-        pl_module.log_dict({f"{stage}/{name}": value for name, value in self.evaluation.scalars().items()})
+        pl_module.log_dict({f"{stage}/{name}": value for name, value in evaluation.scalars().items()})
         if trainer.is_global_zero:
-            log_charts(trainer.loggers, stage, self.evaluation)
-        return self.evaluation
-
-    def _wants(self, evidence: type[Evidence]) -> bool:
-        return any(calibrator.evidence is evidence for calibrator in self.calibrators.values())
+            log_charts(trainer.loggers, stage, evaluation)
+        return evaluation
 
     def _head_statistics(self, pl_module: LightningModule) -> dict[str, float]:
         if self.head is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from ftc.calibration.evaluation import Evaluation
+from ftc.evaluation import Evaluation
 
 # W&B draws at most this many rows of a table; curves in run folders are complete.
 CURVE_POINTS = 1_000

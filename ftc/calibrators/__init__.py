@@ -1,26 +1,59 @@
 """γ estimators. Each takes one type of evidence; the types decide what a method can see.
 
-Two lanes beside the oracle: *seen-only* (`AverageLogitGap`, `AnchoredLogitGap`, `FixedGamma`) and
-*unlabelled* (`PriorMatching`).
+Two lanes, never mixed: *seen-only* (labelled seen target data and the source model) and *unlabelled* (target
+images without labels as well). The oracle is neither: it looks at evaluated labels.
 """
 
-from ftc.calibrators.base import Calibration, Calibrator
-from ftc.calibrators.evidence import Evidence, NoEvidence, OracleEvidence, SeenEvidence, UnlabelledEvidence
+from ftc.calibrators.base import Calibration, Calibrator, Lane, bootstrap_gamma
+from ftc.calibrators.evidence import (
+    Evidence,
+    Fold,
+    FoldEvidence,
+    NoEvidence,
+    OracleEvidence,
+    SeenEvidence,
+    UnlabelledEvidence,
+)
+from ftc.calibrators.interpolated import Interpolated
 from ftc.calibrators.oracle import Oracle
-from ftc.calibrators.seen_only import AnchoredLogitGap, AverageLogitGap, FixedGamma
-from ftc.calibrators.unlabelled import PriorMatching
+from ftc.calibrators.pseudo_cv import FoldPlan, PseudoCrossValidation
+from ftc.calibrators.seen_only import (
+    AnchoredLogitGap,
+    AverageLogitGap,
+    FixedGamma,
+    MisrouteMatching,
+    MixedAnchor,
+    SymmetricMisroute,
+)
+from ftc.calibrators.selection import Available, fit_all, reported_name
+from ftc.calibrators.unlabelled import ExpectedAccuracy, MarginMixture, PriorMatching
 
 __all__ = [
     "AnchoredLogitGap",
+    "Available",
     "AverageLogitGap",
     "Calibration",
     "Calibrator",
     "Evidence",
+    "ExpectedAccuracy",
     "FixedGamma",
+    "Fold",
+    "FoldEvidence",
+    "FoldPlan",
+    "Interpolated",
+    "Lane",
+    "MarginMixture",
+    "MisrouteMatching",
+    "MixedAnchor",
     "NoEvidence",
     "Oracle",
     "OracleEvidence",
     "PriorMatching",
+    "PseudoCrossValidation",
     "SeenEvidence",
+    "SymmetricMisroute",
     "UnlabelledEvidence",
+    "bootstrap_gamma",
+    "fit_all",
+    "reported_name",
 ]

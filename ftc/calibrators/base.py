@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
 
 from ftc.calibrators.evidence import Evidence
+from ftc.errors import InputError
+from ftc.functional.bootstrap import Interval, check_bootstrap, percentile_interval
 
 E = TypeVar("E", bound=Evidence)
+Lane = Literal["seen_only", "unlabelled", "oracle"]
+# Which labelled seen samples: those trained on, or those held out of fine-tuning.
+SeenData = Literal["train", "held_out"]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """γ in logits and the data it was estimated from."""
+    """γ and its provenance.
+
+    Attributes:
+        gamma: in logits.
+        uses: the data it was estimated from, in words.
+        lane: ``seen_only``, ``unlabelled`` (target images without labels as well) or ``oracle`` (evaluated
+            labels: a bound or a leak, never a method).
+        details: what else was estimated on the way, by name.
+    """
 
     gamma: float
     uses: tuple[str, ...]
+    lane: Lane = "seen_only"
+    details: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for checkpoints and results."""
+        return {
+            "gamma": self.gamma,
+            "uses": list(self.uses),
+            "lane": self.lane,
+            "details": dict(self.details),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_dict`."""
+        return cls(content["gamma"], tuple(content["uses"]), content["lane"], dict(content["details"]))
 
 
 class Calibrator(ABC, Generic[E]):
@@ -24,16 +57,66 @@ class Calibrator(ABC, Generic[E]):
 
     Attributes:
         evidence: the type `fit` takes; callers choose what to hand over by it.
-        needs_source: whether `fit` needs the source model's numbers in its evidence.
+        lane: the lane its results are compared in.
+        on: which labelled seen samples it wants.
+        needs_source: whether its evidence must hold the source model's numbers.
+        calibration: the latest fit, None before the first.
     """
 
-    evidence: ClassVar[type[Evidence]]
-    needs_source: ClassVar[bool] = False
+    evidence: type[Evidence]
+    lane: Lane = "seen_only"
+    on: SeenData | Literal["eval"] = "train"
+    needs_source: bool = False
+    calibration: Calibration | None = None
 
     @abstractmethod
-    def fit(self, evidence: E) -> Calibration:
-        """Estimate γ.
+    def estimate(self, evidence: E) -> Calibration:
+        """γ from evidence; a pure function.
 
         Raises:
             InputError: the evidence does not suffice.
         """
+
+    def fit(self, evidence: E) -> Calibration:
+        """Estimate γ and remember it.
+
+        Raises:
+            InputError: the evidence does not suffice, or γ came out as no finite number.
+        """
+        calibration = self.estimate(evidence)
+        if not math.isfinite(calibration.gamma):
+            raise InputError(
+                f"{type(self).__name__}: γ={calibration.gamma} from {evidence.origin}; "
+                "γ needs an absent class and finite logits"
+            )
+        self.calibration = calibration
+        return calibration
+
+    def state_dict(self) -> dict[str, Any]:
+        """The latest fit in plain types; empty before the first."""
+        return {} if self.calibration is None else self.calibration.to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a fit from `state_dict`."""
+        self.calibration = Calibration.from_dict(state) if state else None
+
+
+def bootstrap_gamma(
+    calibrator: Calibrator[E], evidence: E, replicates: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> Interval:
+    """Percentile bootstrap interval of γ̂, in logits: the estimate repeated on resampled evidence.
+
+    Args:
+        calibrator: whose estimate.
+        evidence: what it was fitted on; a replicate draws as many samples with replacement.
+        replicates: how many.
+        seed: the same seed gives the same interval.
+        confidence: share of the replicates inside the interval.
+
+    Raises:
+        InputError: see `check_bootstrap`; evidence that does not suffice.
+    """
+    check_bootstrap(replicates, confidence)
+    generator = torch.Generator().manual_seed(seed)
+    gammas = [calibrator.estimate(evidence.resampled(generator)).gamma for _ in range(replicates)]  # type: ignore[arg-type]
+    return percentile_interval(torch.tensor(gammas, dtype=torch.float64), confidence)

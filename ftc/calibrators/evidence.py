@@ -5,15 +5,17 @@ Evidence holds numbers already reduced from logits, so none of these types can c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
 from ftc.errors import InputError
-from ftc.functional.curve import SeenAbsentCurve, seen_absent_curve
-from ftc.functional.gamma import logit_gap
-from ftc.functional.outcomes import margins
+from ftc.functional.gamma import non_target_gap
+from ftc.functional.outcomes import Outcomes, as_logits, reduce_logits
+from ftc.functional.pool import PoolStatistics, pool_statistics
+from ftc.functional.seen import SeenStatistics, seen_statistics
 from ftc.partition import ClassPartition
 
 
@@ -22,6 +24,10 @@ class Evidence:
     """Where the evidence comes from, in words that results and tables print."""
 
     origin: str
+
+    def resampled(self, generator: Generator) -> Evidence:
+        """As many samples, drawn with replacement: a bootstrap replicate."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,17 @@ class SeenEvidence(Evidence):
     """Labelled seen-class target samples.
 
     Attributes:
-        gap: `logit_gap` of each sample under the fine-tuned model, float64 (N,).
-        source_gap: the same samples' gaps under the source model, or None where it was not evaluated.
+        fine_tuned: their statistics under the fine-tuned model.
+        partition: seen, absent and other columns.
+        source: the same samples under the source model, or None where it was not evaluated.
+
+    Raises:
+        InputError: no sample, or another number of samples under the source model.
     """
 
-    gap: Tensor
-    source_gap: Tensor | None = None
+    fine_tuned: SeenStatistics
+    partition: ClassPartition
+    source: SeenStatistics | None = None
 
     @classmethod
     def from_logits(
@@ -57,58 +68,176 @@ class SeenEvidence(Evidence):
         Raises:
             InputError: a sample that is not of a seen class.
         """
-        source = None if source_logits is None else logit_gap(source_logits, target, partition)
-        return cls(origin, logit_gap(logits, target, partition), source)
+        source = None if source_logits is None else seen_statistics(source_logits, target, partition)
+        return cls(origin, seen_statistics(logits, target, partition), partition, source)
 
     def __post_init__(self) -> None:
-        if len(self.gap) == 0:
+        if len(self.fine_tuned) == 0:
             raise InputError(f"{self.origin}: no seen sample to calibrate on; give labelled seen target data")
-        if self.source_gap is not None and len(self.source_gap) != len(self.gap):
+        if self.source is not None and len(self.source) != len(self.fine_tuned):
             raise InputError(
-                f"{self.origin}: the source model was evaluated on {len(self.source_gap)} seen samples, the "
-                f"fine-tuned one on {len(self.gap)}; evaluate both on the same data"
+                f"{self.origin}: the source model was evaluated on {len(self.source)} seen samples, the "
+                f"fine-tuned one on {len(self.fine_tuned)}; evaluate both on the same data"
             )
+
+    def resampled(self, generator: Generator) -> SeenEvidence:
+        rows = _drawn(len(self.fine_tuned), generator)
+        source = None if self.source is None else self.source.rows(rows)
+        return replace(self, fine_tuned=self.fine_tuned.rows(rows), source=source)
 
 
 @dataclass(frozen=True)
 class UnlabelledEvidence(Evidence):
-    """Target images of any class without their labels.
+    """Target images of any class without their labels, and labelled seen ones to compare them with.
 
     Attributes:
-        margin: max_F z − max_U z of each image under the fine-tuned model, float64 (N,).
-        class_prior: |U| / (|S| + |U|), the share of absent-class images if all classes are equally common.
+        fine_tuned: the images' statistics under the fine-tuned model.
+        partition: seen, absent and other columns.
+        source: the same images under the source model, or None where it was not evaluated.
+        seen: labelled seen samples held out of fine-tuning, or None.
+
+    Raises:
+        InputError: no image, or another number of images under the source model.
     """
 
-    margin: Tensor
-    class_prior: float
+    fine_tuned: PoolStatistics
+    partition: ClassPartition
+    source: PoolStatistics | None = None
+    seen: SeenEvidence | None = None
 
     @classmethod
     def from_logits(
-        cls, logits: Any, partition: ClassPartition, origin: str = "unlabelled images"
+        cls,
+        logits: Any,
+        partition: ClassPartition,
+        source_logits: Any = None,
+        origin: str = "unlabelled images",
+        seen: SeenEvidence | None = None,
     ) -> UnlabelledEvidence:
         """Evidence of logits (N, C)."""
-        return cls.from_margins(margins(logits, partition), partition, origin)
-
-    @classmethod
-    def from_margins(cls, margin: Tensor, partition: ClassPartition, origin: str) -> UnlabelledEvidence:
-        """Evidence of margins (N,)."""
-        named = len(partition.seen) + len(partition.absent)
-        return cls(origin, margin, len(partition.absent) / named)
+        source = None if source_logits is None else pool_statistics(source_logits, partition)
+        return cls(origin, pool_statistics(logits, partition), partition, source, seen)
 
     def __post_init__(self) -> None:
-        if len(self.margin) == 0:
+        if len(self.fine_tuned) == 0:
             raise InputError(f"{self.origin}: no image in the unlabelled pool; give at least one")
+        if self.source is not None and len(self.source) != len(self.fine_tuned):
+            raise InputError(
+                f"{self.origin}: the source model was evaluated on {len(self.source)} images, the fine-tuned "
+                f"one on {len(self.fine_tuned)}; evaluate both on the same data"
+            )
+
+    @property
+    def class_share(self) -> float:
+        """|U| / (|S| + |U|), the share of absent-class images if all classes are equally common."""
+        named = len(self.partition.seen) + len(self.partition.absent)
+        return len(self.partition.absent) / named
+
+    def resampled(self, generator: Generator) -> UnlabelledEvidence:
+        rows = _drawn(len(self.fine_tuned), generator)
+        return replace(
+            self,
+            fine_tuned=self.fine_tuned.rows(rows),
+            source=None if self.source is None else self.source.rows(rows),
+            seen=None if self.seen is None else self.seen.resampled(generator),
+        )
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A pseudo-seen/pseudo-absent split of S, and held-out samples of S under two models.
+
+    Attributes:
+        partition: pseudo-seen classes as seen, pseudo-absent ones as absent.
+        outcomes: under the model fine-tuned on the pseudo-seen classes.
+        source: under the source model.
+    """
+
+    partition: ClassPartition
+    outcomes: Outcomes
+    source: Outcomes
+
+    @classmethod
+    def from_logits(
+        cls, logits: Any, source_logits: Any, target: Any, partition: ClassPartition, pseudo_seen: list[int]
+    ) -> Fold:
+        """The fold of logits (N, C) and labels (N,), all of seen classes.
+
+        Args:
+            logits: of the model fine-tuned on the pseudo-seen classes.
+            source_logits: of the source model.
+            target: head columns.
+            partition: the true one; its absent columns take no part in the fold.
+            pseudo_seen: those of the seen classes that the fold's model was fine-tuned on.
+
+        Raises:
+            InputError: a sample that is not of a seen class, or no class on one side.
+        """
+        pseudo_absent = [c for c in partition.seen if c not in pseudo_seen]
+        if not pseudo_absent or not set(pseudo_seen) <= set(partition.seen):
+            raise InputError(
+                f"pseudo_seen={pseudo_seen}: name some of the seen classes {list(partition.seen)}, not all"
+            )
+        SeenEvidence.from_logits(logits, target, partition)
+        fold = ClassPartition(partition.num_classes, pseudo_seen, pseudo_absent)
+        fine_tuned, source = (
+            reduce_logits(_without_absent(z, partition), target, fold) for z in (logits, source_logits)
+        )
+        return cls(fold, fine_tuned, source)
+
+
+@dataclass(frozen=True)
+class FoldEvidence(Evidence):
+    """Seen data only: the folds of pseudo cross-validation (PCV)."""
+
+    folds: tuple[Fold, ...]
+
+    def __post_init__(self) -> None:
+        if not self.folds:
+            raise InputError(f"{self.origin}: no fold; train at least one")
+
+    def resampled(self, generator: Generator) -> FoldEvidence:
+        folds = []
+        for fold in self.folds:
+            rows = _drawn(len(fold.outcomes.target), generator)
+            folds.append(replace(fold, outcomes=fold.outcomes.rows(rows), source=fold.source.rows(rows)))
+        return replace(self, folds=tuple(folds))
 
 
 @dataclass(frozen=True)
 class OracleEvidence(Evidence):
-    """The evaluated samples themselves with all their labels. Only the oracle takes it."""
+    """The evaluated samples themselves with all their labels: whatever takes it is an oracle.
 
-    curve: SeenAbsentCurve
+    Attributes:
+        outcomes: of all evaluated samples.
+        gap: mean of z over S \\ {y} minus mean over U \\ {y}, float64 (N,).
+        partition: the one they were reduced with.
+    """
+
+    outcomes: Outcomes
+    gap: Tensor
+    partition: ClassPartition
 
     @classmethod
     def from_logits(
         cls, logits: Any, target: Any, partition: ClassPartition, origin: str = "evaluated labels"
     ) -> OracleEvidence:
         """Evidence of logits (N, C) and labels (N,)."""
-        return cls(origin, seen_absent_curve(logits, target, partition))
+        outcomes = reduce_logits(logits, target, partition)
+        gap = non_target_gap(as_logits(logits, partition), outcomes.target, partition)
+        return cls(origin, outcomes, gap, partition)
+
+    def resampled(self, generator: Generator) -> OracleEvidence:
+        rows = _drawn(len(self.gap), generator)
+        return replace(self, outcomes=self.outcomes.rows(rows), gap=self.gap[rows])
+
+
+def _without_absent(logits: Any, partition: ClassPartition) -> Tensor:
+    """Logits whose true absent columns lie below all others, so that nothing is sent there."""
+    z = as_logits(logits, partition).double().clone()
+    z[:, list(partition.absent)] = z.amin(1, keepdim=True) - 1
+    return z
+
+
+def _drawn(size: int, generator: Generator) -> Tensor:
+    return torch.randint(size, (size,), generator=generator)

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from ftc.calibrators.base import Calibration, Calibrator
 from ftc.calibrators.evidence import OracleEvidence
+from ftc.functional.accuracy import Average
+from ftc.functional.curve import Criterion, curve_of_outcomes
 
 
 class Oracle(Calibrator[OracleEvidence]):
-    """γ*: the best Acc_{Y/Y} on the evaluated data itself. It sees every label: a bound, never a method."""
+    """γ*: the best point of the evaluated data's own curve. It sees every label: a bound, never a method.
+
+    Args:
+        criterion: what is best, see `SeenAbsentCurve.best`; Acc_{Y/Y} by default.
+        average: over samples, or over classes.
+    """
 
     evidence = OracleEvidence
+    lane = "oracle"
 
-    def fit(self, evidence: OracleEvidence) -> Calibration:
-        return Calibration(evidence.curve.best("acc_all"), (evidence.origin,))
+    def __init__(self, criterion: Criterion = "acc_all", average: Average = "sample") -> None:
+        self.criterion: Criterion = criterion
+        self.average: Average = average
+
+    def estimate(self, evidence: OracleEvidence) -> Calibration:
+        curve = curve_of_outcomes(evidence.outcomes, evidence.partition, self.average)
+        return Calibration(curve.best(self.criterion), (evidence.origin,), "oracle")

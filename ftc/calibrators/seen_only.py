@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from ftc.calibrators.base import Calibration, Calibrator
-from ftc.calibrators.evidence import Evidence, NoEvidence, SeenEvidence
+from ftc.calibrators.base import Calibration, Calibrator, SeenData
+from ftc.calibrators.evidence import Evidence, NoEvidence, OracleEvidence, SeenEvidence
 from ftc.errors import InputError
+from ftc.functional.gamma import matching_quantile
+from ftc.functional.seen import SeenStatistics
+from ftc.partition import ClassPartition
 
 
 class FixedGamma(Calibrator[Evidence]):
@@ -23,34 +27,137 @@ class FixedGamma(Calibrator[Evidence]):
             raise InputError(f"gamma={gamma}: give a finite number of logits")
         self.gamma = float(gamma)
 
-    def fit(self, evidence: Evidence) -> Calibration:
+    def estimate(self, evidence: Evidence) -> Calibration:
         return Calibration(self.gamma, ("nothing",))
 
 
-class AverageLogitGap(Calibrator[SeenEvidence]):
-    """ALG: the mean gap between the logits of S \\ {y} and of U over seen target samples (paper)."""
+class AverageLogitGap(Calibrator[SeenEvidence | OracleEvidence]):
+    """ALG: the mean gap between the logits of S \\ {y} and of U over seen target samples (paper).
+
+    Args:
+        on: ``train``, the paper's estimator; ``held_out``, the same on held-out samples; ``eval``, for parity
+            with the released code: over *all* evaluated samples, those of absent classes included. That is a
+            label leak: its result is an oracle's, and reported as one.
+
+    Raises:
+        InputError: another value of ``on``.
+    """
+
+    def __init__(self, on: Literal["train", "held_out", "eval"] = "train") -> None:
+        _check_choice("on", on, ("train", "held_out", "eval"))
+        self.on = on
+        self.evidence = OracleEvidence if on == "eval" else SeenEvidence
+        self.lane = "oracle" if on == "eval" else "seen_only"
+
+    def estimate(self, evidence: SeenEvidence | OracleEvidence) -> Calibration:
+        if isinstance(evidence, OracleEvidence):
+            gamma = float(evidence.gap.nanmean())
+            return Calibration(gamma, (f"{evidence.origin} (label leak)",), "oracle")
+        return Calibration(_average_gap(evidence.fine_tuned), (evidence.origin,))
+
+
+class _Anchored(Calibrator[SeenEvidence]):
+    """What compares the fine-tuned model with its source on the same seen samples."""
 
     evidence = SeenEvidence
+    needs_source = True
 
-    def fit(self, evidence: SeenEvidence) -> Calibration:
-        return Calibration(float(evidence.gap.mean()), (evidence.origin,))
+    def __init__(self, on: SeenData) -> None:
+        _check_choice("on", on, ("train", "held_out"))
+        self.on = on
+
+    def estimate(self, evidence: SeenEvidence) -> Calibration:
+        if evidence.source is None:
+            raise InputError(
+                f"{type(self).__name__} needs the source model's logits on the same samples; evaluate the "
+                "source model first (trainer.validate before trainer.fit), or leave the calibrator out"
+            )
+        gamma = self._compare(evidence.fine_tuned, evidence.source, evidence.partition)
+        return Calibration(gamma, (evidence.origin, "source model"))
+
+    def _compare(
+        self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
+    ) -> float:
+        raise NotImplementedError
 
 
-class AnchoredLogitGap(Calibrator[SeenEvidence]):
+class AnchoredLogitGap(_Anchored):
     """Anchored ALG: ALG of the fine-tuned model minus ALG of the source, both on the same samples.
 
     The source model's own gap is not the fine-tuning's doing, so it is not corrected away
     (PROTOCOL: "Beyond the paper").
     """
 
-    evidence = SeenEvidence
-    needs_source = True
+    def __init__(self, on: SeenData = "train") -> None:
+        super().__init__(on)
 
-    def fit(self, evidence: SeenEvidence) -> Calibration:
-        if evidence.source_gap is None:
-            raise InputError(
-                "anchored ALG needs the source model's logits on the same samples; evaluate the source model "
-                "first (trainer.validate before trainer.fit), or leave the calibrator out"
-            )
-        gamma = float(evidence.gap.mean()) - float(evidence.source_gap.mean())
-        return Calibration(gamma, (evidence.origin, "source model"))
+    def _compare(
+        self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
+    ) -> float:
+        return _average_gap(fine_tuned) - _average_gap(source)
+
+
+class MisrouteMatching(_Anchored):
+    """Misroute matching: γ at which as many seen samples are sent to U as the source model sent there.
+
+    Wants held-out samples: margins of samples that were trained on are overfit (PROTOCOL: "Beyond the
+    paper").
+    """
+
+    def __init__(self, on: SeenData = "held_out") -> None:
+        super().__init__(on)
+
+    def _compare(
+        self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
+    ) -> float:
+        return matching_quantile(fine_tuned.margin, float((source.margin < 0).double().mean()))
+
+
+class MixedAnchor(_Anchored):
+    """The mean of misroute matching and anchored ALG on the same samples (PROTOCOL: ``mixed_anchor``)."""
+
+    def __init__(self, on: SeenData = "held_out") -> None:
+        super().__init__(on)
+        self._parts = (MisrouteMatching(on), AnchoredLogitGap(on))
+
+    def _compare(
+        self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
+    ) -> float:
+        return sum(part._compare(fine_tuned, source, partition) for part in self._parts) / len(self._parts)
+
+
+class SymmetricMisroute(_Anchored):
+    """γ at which seen samples are sent to U as often as the source model's errors predict.
+
+    Were the source model's errors spread evenly over the other classes, a share |U| / (|Y| − 1) of them would
+    go to U: steadier than counting those that do, as misroute matching does. A confusion of a seen with an
+    absent class has two sides, of which fine-tuning trains one: so the rate falls by the mean of 1 and the
+    ratio of the errors inside S after and before. γ is that quantile of the margins of held-out samples.
+    """
+
+    def __init__(self, on: SeenData = "held_out") -> None:
+        super().__init__(on)
+
+    def _compare(
+        self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
+    ) -> float:
+        right = source.hit & (source.margin >= 0)
+        to_absent = len(partition.absent) / max(len(partition.seen) + len(partition.absent) - 1, 1)
+        before, after = (1 - float(model.hit.double().mean()) for model in (source, fine_tuned))
+        trained_side = min(after / before, 1.0) if before else 1.0
+        rate = (1 - float(right.double().mean())) * to_absent * (1 + trained_side) / 2
+        return matching_quantile(fine_tuned.margin, rate)
+
+
+def _average_gap(statistics: SeenStatistics) -> float:
+    gap = float(statistics.gap.mean())
+    if math.isnan(gap):
+        raise InputError(
+            "the average logit gap needs two seen classes and one absent class; use another calibrator"
+        )
+    return gap
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}={value!r}: choose from {', '.join(choices)}")

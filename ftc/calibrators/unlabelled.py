@@ -2,33 +2,166 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ftc.calibrators.base import Calibration, Calibrator
-from ftc.calibrators.evidence import UnlabelledEvidence
+from ftc.calibrators.evidence import SeenEvidence, UnlabelledEvidence
 from ftc.errors import InputError
 from ftc.functional.gamma import matching_quantile
+from ftc.functional.pool import absent_posterior, absent_share, expected_best_gamma, mixture_gamma
+
+Prior = float | Literal["estimate"] | None
 
 
-class PriorMatching(Calibrator[UnlabelledEvidence]):
+class _OnPool(Calibrator[UnlabelledEvidence]):
+    """What needs the share π of absent-class images in the pool: given, by class counts, or estimated."""
+
+    evidence = UnlabelledEvidence
+    lane = "unlabelled"
+
+    def __init__(self, prior: Prior) -> None:
+        if prior is not None and prior != "estimate":
+            _check_share("prior", prior, "estimate, or null for |U| / (|S| + |U|)")
+        self.prior: Prior = prior
+
+    def _share(self, evidence: UnlabelledEvidence) -> tuple[float, tuple[str, ...]]:
+        """π, and the data that it comes from."""
+        if self.prior is None:
+            return evidence.class_share, (evidence.origin, "class counts")
+        if self.prior == "estimate":
+            seen = _held_out(evidence)
+            return absent_share(evidence.fine_tuned.margin, seen.fine_tuned.margin), (
+                evidence.origin,
+                seen.origin,
+            )
+        return self.prior, (evidence.origin, f"prior {self.prior:g}")
+
+
+class PriorMatching(_OnPool):
     """Prior matching: γ sends the share π of the unlabelled images to the absent classes.
 
-    Not for pools whose share of absent-class images is unknown and far from π: an error of 0.1 in π costs
-    one to six points (PROTOCOL: "Beyond the paper").
+    An error of 0.1 in π costs one to six points (PROTOCOL: "Beyond the paper").
 
     Args:
-        prior: π, the share of absent-class images in the pool; by default |U| / (|S| + |U|).
+        prior: π, the share of absent-class images in the pool; None: |U| / (|S| + |U|); ``estimate``: from
+            held-out seen samples, see `ftc.functional.pool.absent_share`.
 
     Raises:
         InputError: π outside [0, 1].
     """
 
+    def __init__(self, prior: Prior = None) -> None:
+        super().__init__(prior)
+
+    def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
+        share, uses = self._share(evidence)
+        gamma = matching_quantile(evidence.fine_tuned.margin, share)
+        return Calibration(gamma, uses, self.lane, {"absent_share": share})
+
+
+class MarginMixture(_OnPool):
+    """The pool's margins as a mixture of held-out seen ones and the rest, which are absent (PROTOCOL).
+
+    Args:
+        prior: see `PriorMatching`.
+        hit_ratio: Acc_{U/U} as a multiple of Acc_{S/F} on held-out samples.
+        smoothing: width of the moving mean over the estimated accuracies, a share of the points.
+
+    Raises:
+        InputError: a share outside [0, 1].
+    """
+
+    def __init__(self, prior: Prior = None, hit_ratio: float = 0.8, smoothing: float = 0.1) -> None:
+        super().__init__(prior)
+        self.hit_ratio = _check_share("hit_ratio", hit_ratio)
+        self.smoothing = _check_share("smoothing", smoothing)
+
+    def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
+        share, uses = self._share(evidence)
+        seen = _held_out(evidence)
+        gamma = mixture_gamma(
+            evidence.fine_tuned.margin,
+            seen.fine_tuned.margin,
+            seen.fine_tuned.hit,
+            share,
+            self.hit_ratio,
+            self.smoothing,
+        )
+        uses = tuple(dict.fromkeys((*uses, seen.origin)))
+        return Calibration(gamma, uses, self.lane, {"absent_share": share})
+
+
+class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
+    """γ of the best accuracy to expect, with each image's group inferred from both models' margins.
+
+    A logistic mixture, fitted by EM, tells how likely each pool image is of an absent class: held-out seen
+    samples are known, the pool's share of absent classes comes out of the fit. How often the right absent
+    class leads is estimated by how often source and fine-tuned model agree on the leading one. γ then
+    maximises the expected Acc_{Y/Y}.
+
+    Args:
+        prior: share of absent-class images in the pool where it is known; None: estimated.
+        deployed: share of absent-class images where the model will be used; None: |U| / (|S| + |U|), all
+            classes equally common; ``pool``: as in the pool.
+
+    Raises:
+        InputError: a share outside (0, 1).
+    """
+
     evidence = UnlabelledEvidence
+    lane = "unlabelled"
+    needs_source = True
 
-    def __init__(self, prior: float | None = None) -> None:
-        if prior is not None and not 0 <= prior <= 1:
-            raise InputError(f"prior={prior}: give a share between 0 and 1, or null for |U| / (|S| + |U|)")
-        self.prior = prior
+    def __init__(self, prior: float | None = None, deployed: float | Literal["pool"] | None = None) -> None:
+        self.prior = prior if prior is None else _check_share("prior", prior, "null to estimate it")
+        if self.prior in (0.0, 1.0):
+            raise InputError(
+                f"prior={prior}: a pool of one group tells nothing; give a share between 0 and 1"
+            )
+        if deployed is not None and deployed != "pool":
+            deployed = _check_share("deployed", deployed, "pool, or null for |U| / (|S| + |U|)")
+        self.deployed = deployed
 
-    def fit(self, evidence: UnlabelledEvidence) -> Calibration:
-        prior = evidence.class_prior if self.prior is None else self.prior
-        source = "class counts" if self.prior is None else f"prior {self.prior:g}"
-        return Calibration(matching_quantile(evidence.margin, prior), (evidence.origin, source))
+    def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
+        seen = _held_out(evidence)
+        if evidence.source is None or seen.source is None:
+            raise InputError(
+                "needs the source model's logits on pool and held-out samples; evaluate the source model "
+                "first (trainer.validate before trainer.fit), or leave the calibrator out"
+            )
+        pool = evidence.fine_tuned
+        posterior, share = absent_posterior(
+            (seen.source.margin, seen.fine_tuned.margin), (evidence.source.margin, pool.margin), self.prior
+        )
+        agree = (pool.top_absent == evidence.source.top_absent).double()
+        hits = (
+            float(seen.fine_tuned.hit.double().mean()),
+            float((posterior * agree).sum() / posterior.sum()),
+        )
+        deployed = evidence.class_share if self.deployed is None else self.deployed
+        gamma, accuracy = expected_best_gamma(
+            seen.fine_tuned.margin,
+            pool.margin,
+            posterior,
+            hits,
+            share if deployed == "pool" else deployed,
+        )
+        details = {"absent_share": share, "expected_acc_all": accuracy}
+        return Calibration(gamma, (evidence.origin, seen.origin, "source model"), self.lane, details)
+
+
+def _held_out(evidence: UnlabelledEvidence) -> SeenEvidence:
+    if evidence.seen is None:
+        raise InputError(
+            "needs labelled seen samples held out of fine-tuning (validation samples of seen classes); give "
+            "them, or leave the calibrator out"
+        )
+    return evidence.seen
+
+
+def _check_share(name: str, value: float, otherwise: str = "") -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        choices = f", {otherwise}" if otherwise else ""
+        raise InputError(f"{name}={value!r}: give a share between 0 and 1{choices}")
+    return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -25,13 +26,17 @@ class Batch(TypedDict):
     id: Tensor
 
 
-class ReaderDataset(Dataset[Batch]):
-    """Samples of a reader, transformed."""
+UNLABELLED = -1
 
-    def __init__(self, reader: Reader, ids: Tensor, transform: Transform) -> None:
+
+class ReaderDataset(Dataset[Batch]):
+    """Samples of a reader, transformed; without their labels (−1 instead) unless ``labelled``."""
+
+    def __init__(self, reader: Reader, ids: Tensor, transform: Transform, labelled: bool = True) -> None:
         self.reader = reader
         self.ids = ids.tolist()
         self.transform = transform
+        self.targets = reader.targets if labelled else torch.full_like(reader.targets, UNLABELLED)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,7 +44,7 @@ class ReaderDataset(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         sample = self.ids[index]
         image = self.transform(self.reader.decode(sample))
-        return {"image": image, "target": self.reader.targets[sample], "id": torch.tensor(sample)}
+        return {"image": image, "target": self.targets[sample], "id": torch.tensor(sample)}
 
 
 class PartitionedDataModule(LightningDataModule):
@@ -49,15 +54,20 @@ class PartitionedDataModule(LightningDataModule):
     * ``calibration``: the same images, evaluation transform, in order.
     * ``gallery``: the training split's images of *all* classes, evaluation transform. Its seen part is the
       calibration data; the rest serves the nearest-class-mean probe only.
-    * ``val``, ``test``: all classes.
+    * ``pool``: images whose labels are hidden: every target is −1.
+    * ``val``, ``test``: all classes. Without a validation split, ``holdout`` keeps a share of the seen
+      training images out of all of the above and evaluates on those.
 
-    Validation runs over two loaders, `validation_roles` names them: the gallery (or, with ``gallery=False``,
-    the calibration data) and then the validation split.
+    Validation runs over two or three loaders, `validation_roles` names them: the gallery (or, with
+    ``gallery=False``, the calibration data), the pool where there is one, and then the validation data.
 
     Args:
         train: training split of the target domain; absent classes in it reach the gallery only.
         val: validation split, or None.
         test: test split, or None.
+        pool: target images to be used without labels, or None; the names of its classes do not matter.
+        holdout: share of each seen class's training images to hold out in place of a validation split; at
+            least one image of a class stays in training. The choice depends on nothing but their number.
         partition: seen, absent and other head columns.
         train_transform: image → tensor, for training.
         eval_transform: image → tensor, for everything else.
@@ -69,7 +79,8 @@ class PartitionedDataModule(LightningDataModule):
         seed: of the training stream's order.
 
     Raises:
-        InputError: a reader whose class names are not the head's columns, or a seen class without images.
+        InputError: a reader whose class names are not the head's columns, a seen class without images, or
+            ``holdout`` beside a validation split or outside [0, 1).
     """
 
     def __init__(
@@ -81,6 +92,8 @@ class PartitionedDataModule(LightningDataModule):
         *,
         val: Reader | None = None,
         test: Reader | None = None,
+        pool: Reader | None = None,
+        holdout: float = 0.0,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
         iterations_per_epoch: int | None = None,
@@ -102,7 +115,12 @@ class PartitionedDataModule(LightningDataModule):
                 f"seen class {without[0]} ({train.class_names[without[0]]}) has no training image; "
                 "leave it out of partition.seen or add images"
             )
-        self.readers: dict[str, Reader | None] = {"train": train, "val": val, "test": test}
+        if not 0 <= holdout < 1 or (holdout and val is not None):
+            raise InputError(
+                f"data.holdout={holdout}: give a share below 1 where data.val=null, and 0 beside a data.val"
+            )
+        self.readers: dict[str, Reader | None] = {"train": train, "val": val, "test": test, "pool": pool}
+        self._held_out = _held_out(train.targets, partition.seen, holdout)
         self.partition = partition
         self.train_transform = train_transform
         self.eval_transform = eval_transform
@@ -110,7 +128,8 @@ class PartitionedDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size or batch_size
         self.iterations_per_epoch = iterations_per_epoch
         self.num_workers = num_workers
-        self.validation_roles = ("gallery" if gallery else "calibration", "val")
+        first = "gallery" if gallery else "calibration"
+        self.validation_roles = (first, "val") if pool is None else (first, "pool", "val")
         self.seed = seed
 
     @property
@@ -120,14 +139,18 @@ class PartitionedDataModule(LightningDataModule):
     def _dataset(
         self, split: str, transform: Transform, classes: Sequence[int] | None = None
     ) -> ReaderDataset:
-        reader = self.readers[split]
+        held_out = split == "val" and self.readers["val"] is None and bool(self._held_out.any())
+        reader = self.readers["train" if held_out else split]
         if reader is None:
             raise InputError(f"data.{split}: no such split was given; name a reader for it")
-        targets = reader.targets
-        wanted = torch.ones(len(targets), dtype=torch.bool)
+        wanted = torch.ones(len(reader.targets), dtype=torch.bool)
         if classes is not None:
-            wanted = torch.isin(targets, torch.tensor(classes))
-        return ReaderDataset(reader, wanted.nonzero()[:, 0], transform)
+            wanted = torch.isin(reader.targets, torch.tensor(classes))
+        if held_out:
+            wanted &= self._held_out
+        elif split == "train":
+            wanted &= ~self._held_out
+        return ReaderDataset(reader, wanted.nonzero()[:, 0], transform, labelled=split != "pool")
 
     def _loader(self, dataset: ReaderDataset, sampler: Sampler[int], batch_size: int) -> DataLoader[Batch]:
         return DataLoader(
@@ -166,11 +189,30 @@ class PartitionedDataModule(LightningDataModule):
         """All classes of the training split, evaluation transform."""
         return self._evaluation_loader("train")
 
+    def held_out_dataloader(self) -> DataLoader[Batch]:
+        """Seen classes of the validation data: labelled seen images kept out of training."""
+        return self._evaluation_loader("val", self.partition.seen)
+
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Gallery or calibration data, then the validation split: see ``validation_roles``."""
-        first = self.gallery_dataloader if "gallery" in self.validation_roles else self.calibration_dataloader
-        return [first(), self._evaluation_loader("val")]
+        """Gallery or calibration data, the pool if any, validation data: see ``validation_roles``."""
+        loaders = {
+            "gallery": self.gallery_dataloader,
+            "calibration": self.calibration_dataloader,
+            "pool": lambda: self._evaluation_loader("pool"),
+            "val": lambda: self._evaluation_loader("val"),
+        }
+        return [loaders[role]() for role in self.validation_roles]
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """All classes of the test split."""
         return self._evaluation_loader("test")
+
+
+def _held_out(targets: Tensor, seen: Sequence[int], share: float) -> Tensor:
+    """A mask over the training images: that share of every seen class, evenly spaced."""
+    mask = torch.zeros(len(targets), dtype=torch.bool)
+    for column in seen:
+        rows = (targets == column).nonzero()[:, 0]
+        count = min(math.ceil(share * len(rows)), len(rows) - 1)
+        mask[rows[(torch.arange(count) * len(rows)) // max(count, 1)]] = True
+    return mask

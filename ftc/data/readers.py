@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ftc.errors import InputError
 
@@ -27,6 +29,31 @@ class Reader(Protocol):
     def decode(self, index: int) -> Image.Image:
         """The image of a sample."""
         ...
+
+
+class UnlabelledFolder:
+    """All images below a folder, without labels: a pool for the unlabelled estimators.
+
+    Args:
+        root: the folder; its subfolders' names mean nothing.
+        mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, root: str, mode: str = "RGB") -> None:
+        self.mode = mode
+        self.files = sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+        if not self.files:
+            raise InputError(f"{root}: no image in this folder; choose from {', '.join(IMG_EXTENSIONS)}")
+        self.targets = torch.full((len(self.files),), -1)
+
+    def decode(self, index: int) -> Image.Image:
+        with Image.open(self.files[index]) as image:
+            return image.convert(self.mode)
 
 
 class ArrayReader:

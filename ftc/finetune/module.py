@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ class FineTuneModule(LightningModule):
         classifier: backbone and head.
         optimizer: classifier → optimiser.
         scheduler: (optimiser, iterations of the whole training) → timm schedule; None for a constant rate.
+        without: head columns left out of the loss; none by default.
     """
 
     def __init__(
@@ -31,18 +32,23 @@ class FineTuneModule(LightningModule):
         classifier: Classifier,
         optimizer: Callable[[Classifier], Optimizer],
         scheduler: Callable[[Optimizer, int], Scheduler] | None = None,
+        without: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
+        self.without = list(without)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C), float32."""
         return self.classifier(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = torch.nn.functional.cross_entropy(self(batch["image"]), batch["target"])
+        logits = self(batch["image"])
+        if self.without:
+            logits = logits.index_fill(1, torch.tensor(self.without, device=logits.device), -torch.inf)
+        loss = torch.nn.functional.cross_entropy(logits, batch["target"])
         size = len(batch["target"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss

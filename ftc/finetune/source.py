@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from torch import Tensor
 
-from ftc.models import Classifier, load_weights, save_weights
+from ftc.models import Classifier, cached_tensors, load_weights
 
 
 def prepare_source(
@@ -18,8 +16,7 @@ def prepare_source(
 ) -> tuple[Path, bool]:
     """Bring the classifier to the source model's weights, training only where no run has done so before.
 
-    The weights always come from the file, so that a cached stage changes nothing after it. Jobs that want
-    the same source at once wait for the one that trains it.
+    The weights always come from the file, so that a cached stage changes nothing after it.
 
     Args:
         classifier: trained or loaded in place.
@@ -30,13 +27,11 @@ def prepare_source(
     Returns:
         The weights' file, and whether it was trained just now.
     """
-    content = json.dumps(identity, sort_keys=True)
-    path = cache / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        trained = not path.is_file()
-        if trained:
-            train(classifier)
-            save_weights(path, classifier.timm_state_dict(), {"source": content})
+
+    def weights() -> dict[str, Tensor]:
+        train(classifier)
+        return classifier.timm_state_dict()
+
+    path, trained = cached_tensors(identity, cache, weights)
     load_weights(path, classifier)
     return path, trained

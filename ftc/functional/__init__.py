@@ -1,24 +1,33 @@
 """Pure functions of logits, labels and a `ClassPartition`. They need torch and nothing else of ours."""
 
 from ftc.functional.accuracy import accuracies, partition_accuracy
+from ftc.functional.bootstrap import bootstrap_accuracies
 from ftc.functional.curve import SeenAbsentCurve, curve_of_outcomes, seen_absent_curve
-from ftc.functional.features import class_means, cosine_logits
+from ftc.functional.features import class_means, cosine_logits, feature_change
 from ftc.functional.gamma import average_logit_gap, logit_gap, matching_quantile
 from ftc.functional.outcomes import Outcomes, reduce_logits
+from ftc.functional.pool import PoolStatistics, pool_statistics
 from ftc.functional.scale import logit_scale
+from ftc.functional.seen import SeenStatistics, seen_statistics
 
 __all__ = [
     "Outcomes",
+    "PoolStatistics",
     "SeenAbsentCurve",
+    "SeenStatistics",
     "accuracies",
     "average_logit_gap",
+    "bootstrap_accuracies",
     "class_means",
     "cosine_logits",
     "curve_of_outcomes",
+    "feature_change",
     "logit_gap",
     "logit_scale",
     "matching_quantile",
     "partition_accuracy",
+    "pool_statistics",
     "reduce_logits",
     "seen_absent_curve",
+    "seen_statistics",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -41,6 +41,23 @@ def harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b > 0 else 0.0
 
 
+def hit_table(
+    outcomes: Outcomes, partition: ClassPartition, gamma: float = 0.0
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, members (N,) and hits (N,), both bool, of every accuracy at γ."""
+    groups = label_groups(outcomes.target, partition)
+    is_absent = (groups == ABSENT)[:, None]
+    correct = torch.where(is_absent, gamma > outcomes.threshold, gamma <= outcomes.threshold)
+    named = {"seen": groups == SEEN, "absent": groups == ABSENT}
+    everything = torch.ones_like(groups, dtype=torch.bool)
+    for column, k in enumerate(outcomes.top_k):
+        suffix = "" if k == 1 else f"_top{k}"
+        yield f"acc_all{suffix}", everything, correct[:, column]
+        for name, members in named.items():
+            yield f"acc_{name}{suffix}", members, correct[:, column]
+            yield f"acc_{name}_within{suffix}", members, outcomes.within[:, column]
+
+
 def accuracies(
     outcomes: Outcomes, partition: ClassPartition, gamma: float = 0.0, average: Average = "sample"
 ) -> dict[str, float]:
@@ -55,21 +72,13 @@ def accuracies(
     Returns:
         ``acc_all`` Y/Y, ``acc_seen`` S/Y, ``acc_absent`` U/Y, ``acc_seen_within`` S/S, ``acc_absent_within``
         U/U and ``harmonic`` of S/Y and U/Y; the accuracies once more with ``_top{k}`` for each further k.
+        Samples labelled with an `others` column count in ``acc_all`` only.
     """
-    groups = label_groups(outcomes.target, partition)
-    is_absent = (groups == ABSENT)[:, None]
-    correct = torch.where(is_absent, gamma > outcomes.threshold, gamma <= outcomes.threshold)
-    named = {"seen": groups == SEEN, "absent": groups == ABSENT}
-    result: dict[str, float] = {}
-    for column, k in enumerate(outcomes.top_k):
-        suffix = "" if k == 1 else f"_top{k}"
-        result[f"acc_all{suffix}"] = mean_of(correct[:, column], outcomes.target, average)
-        for name, rows in named.items():
-            target = outcomes.target[rows]
-            result[f"acc_{name}{suffix}"] = mean_of(correct[rows, column], target, average)
-            result[f"acc_{name}_within{suffix}"] = mean_of(outcomes.within[rows, column], target, average)
-        if k == 1:
-            result["harmonic"] = harmonic_mean(result["acc_seen"], result["acc_absent"])
+    result = {
+        name: mean_of(hits[members], outcomes.target[members], average)
+        for name, members, hits in hit_table(outcomes, partition, gamma)
+    }
+    result["harmonic"] = harmonic_mean(result["acc_seen"], result["acc_absent"])
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -10,8 +11,8 @@ from attrs import frozen
 from torch import Tensor
 
 from ftc.errors import InputError
-from ftc.functional.accuracy import Average, class_weights, harmonic_mean
-from ftc.functional.outcomes import ABSENT, SEEN, Outcomes, label_groups, reduce_logits
+from ftc.functional.accuracy import Average, harmonic_mean
+from ftc.functional.outcomes import ABSENT, GROUP_CODES, Outcomes, label_groups, reduce_logits
 from ftc.partition import ClassPartition
 
 Criterion = Literal["acc_all", "harmonic", "balanced"]
@@ -27,6 +28,7 @@ class SeenAbsentCurve:
         acc_absent: Acc_{U/Y}(γ), never falling; ``nan`` without absent samples.
         acc_all: Acc_{Y/Y}(γ), samples labelled with an `others` column included.
         margin: float64 (K − 1,), the distinct margins where the steps meet.
+        num_samples: ``seen``, ``absent`` and ``others``, by group of the label.
     """
 
     gamma: Tensor
@@ -34,6 +36,7 @@ class SeenAbsentCurve:
     acc_absent: Tensor
     acc_all: Tensor
     margin: Tensor
+    num_samples: dict[str, int]
 
     @property
     def ausuc(self) -> float:
@@ -53,11 +56,12 @@ class SeenAbsentCurve:
             "harmonic": harmonic_mean(seen, absent),
         }
 
-    def best(self, criterion: Criterion = "acc_all") -> float:
+    def best(self, criterion: Criterion = "acc_all", absent_floor: float = 0.0) -> float:
         """γ of the best step; of several, the one of smallest |γ|. On absent-class labels this is the oracle.
 
         Args:
             criterion: Acc_{Y/Y}, the harmonic mean of S/Y and U/Y, or their plain mean (``balanced``).
+            absent_floor: only steps whose Acc_{U/Y} is at least this, where there are any.
 
         Raises:
             InputError: an unknown criterion, or one that needs samples the curve does not have.
@@ -73,6 +77,9 @@ class SeenAbsentCurve:
             raise InputError(f"criterion={criterion!r}: choose from acc_all, harmonic, balanced")
         if bool(score.isnan().any()):
             raise InputError(f"criterion={criterion!r} needs both seen and absent samples; use acc_all")
+        admitted = self.acc_absent >= absent_floor
+        if bool(admitted.any()):
+            score = torch.where(admitted, score, -torch.inf)
         ties = (score == score.max()).nonzero()[:, 0]
         return float(self.gamma[ties[self.gamma[ties].abs().argmin()]])
 
@@ -82,49 +89,80 @@ class SeenAbsentCurve:
             return self
         keep = torch.linspace(0, len(self.gamma) - 1, points).round().long()
         return SeenAbsentCurve(
-            self.gamma[keep], self.acc_seen[keep], self.acc_absent[keep], self.acc_all[keep], self.margin
+            self.gamma[keep],
+            self.acc_seen[keep],
+            self.acc_absent[keep],
+            self.acc_all[keep],
+            self.margin,
+            self.num_samples,
         )
 
 
 def curve_of_outcomes(
     outcomes: Outcomes, partition: ClassPartition, average: Average = "sample"
 ) -> SeenAbsentCurve:
-    """The curve of `Outcomes`: one sort and two cumulative sums, on the CPU."""
+    """The curve of `Outcomes`: one sort and three cumulative sums, on the CPU."""
     target = outcomes.target.cpu()
     groups = label_groups(target, partition)
     hit = outcomes.hit_at_1(partition).cpu()
-    margin = outcomes.margin.cpu()
-    if partition.absent:
-        edges, position = margin.unique(return_inverse=True)
+    if average == "sample":
+        weight, sizes = hit.long(), group_sizes(groups)
     else:
-        edges, position = margin.new_empty(0), torch.zeros(len(margin), dtype=torch.int64)
-    steps = len(edges) + 1
-
-    def sums(rows: Tensor, weight: Tensor) -> Tensor:
-        return torch.zeros(steps, dtype=weight.dtype).index_add_(0, position[rows], weight[rows])
-
-    def curve(members: Tensor) -> Tensor:
-        """Accuracy of the members at each step: fixed hits with a margin ≥ γ, absent ones below it."""
-        if not bool(members.any()):
-            return torch.full((steps,), math.nan, dtype=torch.float64)
-        fixed, absent = members & hit & (groups != ABSENT), members & hit & (groups == ABSENT)
-        if average == "sample":
-            weight, total = torch.ones(len(target), dtype=torch.int64), int(members.sum())
-        else:
-            weight, total = torch.zeros(len(target), dtype=torch.float64), 1
-            weight[members] = class_weights(target[members])
-        kept = sums(fixed, weight).flip(0).cumsum(0).flip(0)
-        gained = sums(absent, weight).cumsum(0).roll(1)
-        gained[0] = 0
-        return (kept + gained).double() / total
-
-    return SeenAbsentCurve(
-        gamma=_middles(edges),
-        acc_seen=curve(groups == SEEN),
-        acc_absent=curve(groups == ABSENT),
-        acc_all=curve(torch.ones_like(hit)),
-        margin=edges,
+        counts = torch.bincount(target, minlength=partition.num_classes)
+        weight = hit / counts[target].double()
+        present = label_groups(counts.nonzero()[:, 0], partition)
+        sizes = group_sizes(present)
+    margin, order = outcomes.margin.cpu().sort()
+    if not partition.absent:
+        margin, order = margin[:0], order[:0]
+    # Equal margins are one step: it ends at the last of them.
+    ends = torch.ones(len(margin), dtype=torch.bool)
+    if len(margin):
+        torch.ne(margin[1:], margin[:-1], out=ends[:-1])
+    hits = {name: weight * (groups == code) for name, code in GROUP_CODES.items()}
+    return assemble_curve(
+        _middles(margin[ends]),
+        margin[ends],
+        passed={name: mine[order].cumsum(0)[ends] for name, mine in hits.items()},
+        hits={name: mine.sum() for name, mine in hits.items()},
+        sizes=sizes,
+        num_samples=group_sizes(groups),
     )
+
+
+def assemble_curve(
+    gamma: Tensor,
+    margin: Tensor,
+    passed: Mapping[str, Tensor],
+    hits: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    num_samples: dict[str, int],
+) -> SeenAbsentCurve:
+    """A curve from sums of hits: absent ones are gained as γ passes their margins, the others are lost.
+
+    Args:
+        gamma: one a step, (K,).
+        margin: where the steps meet, (K − 1,).
+        passed: by group, the hits (or their weights) with a margin at or below each of them, (K − 1,).
+        hits: by group, all of its hits (or their weights).
+        sizes: by group, what its hits are divided by.
+        num_samples: by group.
+    """
+    numerator: dict[str, Tensor] = {}
+    for name, code in GROUP_CODES.items():
+        gone = torch.cat([passed[name].new_zeros(1), passed[name]])
+        numerator[name] = gone if code == ABSENT else hits[name] - gone
+
+    def share(*names: str) -> Tensor:
+        total = sum(sizes[name] for name in names)
+        return torch.stack([numerator[name] for name in names]).sum(0).double() / (total or math.nan)
+
+    return SeenAbsentCurve(gamma, share("seen"), share("absent"), share(*GROUP_CODES), margin, num_samples)
+
+
+def group_sizes(groups: Tensor) -> dict[str, int]:
+    """Samples by group of their label, from `label_groups`."""
+    return {name: int((groups == code).sum()) for name, code in GROUP_CODES.items()}
 
 
 def _middles(edges: Tensor) -> Tensor:
@@ -134,7 +172,9 @@ def _middles(edges: Tensor) -> Tensor:
     middle = edges[:-1] + (edges[1:] - edges[:-1]) / 2
     # Between neighbouring floats the middle rounds down onto a margin that belongs to the step before.
     middle = torch.where(middle > edges[:-1], middle, edges[1:])
-    return torch.cat([edges[:1] - 1, middle, edges[-1:] + 1])
+    # Where margins are huge, adding 1 changes nothing.
+    beyond = torch.maximum(edges[-1:] + 1, edges[-1:].nextafter(edges.new_tensor(torch.inf)))
+    return torch.cat([edges[:1] - 1, middle, beyond])
 
 
 def seen_absent_curve(
@@ -143,7 +183,10 @@ def seen_absent_curve(
     """The exact curve of logits (N, C) and labels (N,), tensors or arrays.
 
     Ties between a fixed and an absent column go to the fixed one. Samples labelled with an `others` column
-    count in ``acc_all`` only.
+    count in ``acc_all`` only; ``num_samples`` tells how many there are.
+
+    Raises:
+        InputError: names the first offending row, see `ftc.functional.reduce_logits`.
 
     >>> p = ClassPartition(num_classes=3, seen=[0, 1], absent=[2])
     >>> z = torch.tensor([[3.0, 0.0, 1.0], [2.0, 0.0, 1.0]])

@@ -1,9 +1,11 @@
-"""Nearest-class-mean classification on features: the paper's probe of feature quality."""
+"""Features: nearest-class-mean classification, the paper's probe of their quality, and how far they moved."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from ftc.errors import InputError
 
 # Below any cosine: a class without a mean is never predicted, yet its logit stays finite.
 NO_MEAN = -2.0
@@ -28,3 +30,22 @@ def cosine_logits(features: Tensor, means: Tensor) -> Tensor:
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     cosine = unit @ torch.nn.functional.normalize(means, dim=1).T
     return cosine.masked_fill(means.isnan().any(1), NO_MEAN)
+
+
+def feature_change(features: Tensor, source_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How far fine-tuning moved each image's features (N, D): float64 (N,) each.
+
+    Returns:
+        The cosine of new to old features, their L2 distance, and the old ones' L2 norm.
+
+    Raises:
+        InputError: shapes that differ.
+    """
+    if features.shape != source_features.shape:
+        raise InputError(
+            f"features have shape {tuple(features.shape)}, the source model's "
+            f"{tuple(source_features.shape)}; give both for the same images"
+        )
+    new, old = features.double(), source_features.double()
+    cosine = torch.nn.functional.cosine_similarity(new, old, dim=1)
+    return cosine, (new - old).norm(dim=1), old.norm(dim=1)

@@ -8,8 +8,18 @@ import torch
 from torch import Tensor
 
 from ftc.errors import InputError
-from ftc.functional.outcomes import SEEN, check_logits, check_target, columns, label_groups
+from ftc.functional.outcomes import SEEN, as_logits, check_finite, check_target, columns, label_groups
 from ftc.partition import ClassPartition
+
+
+def non_target_gap(logits: Tensor, target: Tensor, partition: ClassPartition) -> Tensor:
+    """Mean of z over S \\ {y} minus mean over U \\ {y}, float64 (N,); ``nan`` where one has no column."""
+    z = logits.double()
+    means = []
+    for group in (columns(partition, "seen", z.device), columns(partition, "absent", z.device)):
+        own = group == target[:, None]
+        means.append(z[:, group].masked_fill(own, 0.0).sum(1) / (len(group) - own.sum(1)))
+    return means[0] - means[1]
 
 
 def logit_gap(logits: Any, target: Any, partition: ClassPartition) -> Tensor:
@@ -19,21 +29,37 @@ def logit_gap(logits: Any, target: Any, partition: ClassPartition) -> Tensor:
         InputError: a sample that is not of a seen class, no absent class, or a single seen class (S \\ {y}
             would be empty).
     """
-    z = check_logits(logits, partition).double()
+    z = as_logits(logits, partition)
     y = check_target(target, z, partition)
+    check_finite(z)
+    check_gap(partition)
+    check_seen(y, partition)
+    return non_target_gap(z, y, partition)
+
+
+def check_seen(target: Tensor, partition: ClassPartition) -> None:
+    """Refuse labels (N,) that are not seen classes.
+
+    Raises:
+        InputError: names the first offending row.
+    """
+    strange = label_groups(target, partition) != SEEN
+    if bool(strange.any()):
+        row = int(strange.nonzero()[0])
+        raise InputError(f"label {int(target[row])} of row {row} is not a seen class; keep seen samples only")
+
+
+def check_gap(partition: ClassPartition) -> None:
+    """Refuse partitions without a logit gap.
+
+    Raises:
+        InputError: fewer than two seen classes, or no absent class.
+    """
     if len(partition.seen) < 2 or not partition.absent:
         raise InputError(
             "the average logit gap needs two seen classes and one absent class, "
             f"the partition has {len(partition.seen)} and {len(partition.absent)}; use another calibrator"
         )
-    strange = label_groups(y, partition) != SEEN
-    if bool(strange.any()):
-        row = int(strange.nonzero()[0])
-        raise InputError(f"label {int(y[row])} of row {row} is not a seen class; keep seen samples only")
-    seen = z[:, columns(partition, "seen", z.device)]
-    rivals = seen.sum(1) - z.gather(1, y[:, None])[:, 0]
-    absent = z[:, columns(partition, "absent", z.device)]
-    return rivals / (len(partition.seen) - 1) - absent.mean(1)
 
 
 def average_logit_gap(logits: Any, target: Any, partition: ClassPartition) -> float:

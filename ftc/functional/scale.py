@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftc.functional.outcomes import ABSENT, SEEN, check_logits, check_target, columns, label_groups
+from ftc.functional.outcomes import ABSENT, SEEN, as_logits, check_finite, check_target, columns, label_groups
 from ftc.partition import ClassPartition, Group
 
 SAMPLE_GROUPS: tuple[tuple[str, int], ...] = (("seen", SEEN), ("absent", ABSENT))
@@ -20,8 +20,10 @@ def scale_terms(logits: Any, target: Any, partition: ClassPartition) -> dict[str
     Over the columns S (``seen``) and U (``absent``): ``…_mean``, the mean logit without the label's own;
     ``…_max``, the largest; ``…_rival``, the largest but the label's own. And ``ground_truth``, the label's.
     """
-    z = check_logits(logits, partition).double()
+    z = as_logits(logits, partition)
     y = check_target(target, z, partition)
+    check_finite(z)
+    z = z.double()
     terms = {"ground_truth": z.gather(1, y[:, None])[:, 0]}
     groups: tuple[Group, Group] = ("seen", "absent")
     for name in groups:

@@ -1,15 +1,21 @@
 """torchmetrics states around `ftc.functional`: streaming, small per sample, synchronised over ranks."""
 
-from ftc.metrics.features import NearestClassMean
-from ftc.metrics.outcomes import MarginStream, OutcomeStream, PartitionAccuracy, SeenAbsentCurve
-from ftc.metrics.scale import LogitGapStream, LogitScale
+from ftc.metrics.binned import BinnedCurve, BinnedSeenAbsentCurve
+from ftc.metrics.evidence import EvaluatedGapStream, PoolStream, SeenStream
+from ftc.metrics.features import FeatureDrift, NearestClassMean
+from ftc.metrics.outcomes import OutcomeStream, PartitionAccuracy, SeenAbsentCurve
+from ftc.metrics.scale import LogitScale
 
 __all__ = [
-    "LogitGapStream",
+    "BinnedCurve",
+    "BinnedSeenAbsentCurve",
+    "EvaluatedGapStream",
+    "FeatureDrift",
     "LogitScale",
-    "MarginStream",
     "NearestClassMean",
     "OutcomeStream",
     "PartitionAccuracy",
+    "PoolStream",
     "SeenAbsentCurve",
+    "SeenStream",
 ]

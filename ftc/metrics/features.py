@@ -1,4 +1,4 @@
-"""Class means of features, streamed."""
+"""Class means of features, and how far fine-tuning moved them, streamed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ftc.functional.features import class_sums
+from ftc.functional.features import class_sums, feature_change
+from ftc.functional.outcomes import label_groups
+from ftc.functional.scale import SAMPLE_GROUPS
+from ftc.partition import ClassPartition
 
 
 class NearestClassMean(Metric):
@@ -42,3 +45,45 @@ class NearestClassMean(Metric):
     def compute(self) -> Tensor:
         """Class means, float64 (C, D); a row of ``nan`` for a class without samples."""
         return self.sums / self.counts[:, None]
+
+
+class FeatureDrift(Metric):
+    """How far fine-tuning moved the features of seen and of absent samples.
+
+    Args:
+        partition: seen, absent and other columns of the head.
+    """
+
+    full_state_update = False
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, partition: ClassPartition, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.partition = partition
+        groups = len(SAMPLE_GROUPS)
+        self.add_state("sums", torch.zeros(groups, 3, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(groups, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, features: Tensor, source_features: Tensor, target: Tensor) -> None:
+        """Add features (N, D) of the fine-tuned and of the source model for the same images, labels (N,)."""
+        change = torch.stack(feature_change(features, source_features), 1)
+        groups = label_groups(target, self.partition)
+        for row, (_, code) in enumerate(SAMPLE_GROUPS):
+            self.sums[row] += change[groups == code].sum(0)
+            self.counts[row] += (groups == code).sum()
+
+    def compute(self) -> dict[str, float]:
+        """Means over samples; ``nan`` for a group without samples.
+
+        ``feature_cosine_on_seen`` and ``…_on_absent``, cosine of new to old features;
+        ``feature_shift_on_seen`` and ``…_on_absent``, their mean distance in units of the old ones' mean
+        norm.
+        """
+        result = {}
+        for (group, _), (cosine, distance, norm), count in zip(
+            SAMPLE_GROUPS, self.sums, self.counts, strict=True
+        ):
+            result[f"feature_cosine_on_{group}"] = float(cosine / count)
+            result[f"feature_shift_on_{group}"] = float(distance / norm)
+        return result

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from ftc.functional import Outcomes
 from ftc.functional import SeenAbsentCurve as Curve
 from ftc.functional.accuracy import Average, accuracies
 from ftc.functional.curve import curve_of_outcomes
-from ftc.functional.outcomes import margins, reduce_logits
-from ftc.metrics.states import joined
+from ftc.functional.outcomes import reduce_logits
+from ftc.metrics.states import Stream
 from ftc.partition import ClassPartition
 
 
-class OutcomeStream(Metric):
+class OutcomeStream(Stream):
     """The `Outcomes` of all samples seen so far, over all ranks; a base for what is computed from them.
 
     Args:
@@ -25,18 +25,22 @@ class OutcomeStream(Metric):
         top_k: values of k; 1 must be among them.
     """
 
-    full_state_update = False
     margin: list[Tensor]
     threshold: list[Tensor]
     within: list[Tensor]
     target: list[Tensor]
 
     def __init__(self, partition: ClassPartition, top_k: Sequence[int] = (1,), **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        ks = tuple(sorted(set(top_k)))
+        states = {
+            "margin": (torch.float64, ()),
+            "threshold": (torch.float64, (len(ks),)),
+            "within": (torch.bool, (len(ks),)),
+            "target": (torch.int32, ()),
+        }
+        super().__init__(states, **kwargs)
         self.partition = partition
-        self.top_k = tuple(sorted(set(top_k)))
-        for name in ("margin", "threshold", "within", "target"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.top_k = ks
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Add logits (N, C) and labels (N,)."""
@@ -49,12 +53,11 @@ class OutcomeStream(Metric):
     @property
     def outcomes(self) -> Outcomes:
         """What was added so far, with int64 labels."""
-        target = joined(self.target).long()
         return Outcomes(
-            joined(self.margin),
-            joined(self.threshold),
-            joined(self.within),
-            target,
+            self.joined("margin"),
+            self.joined("threshold"),
+            self.joined("within"),
+            self.joined("target").long(),
             self.top_k,
         )
 
@@ -91,23 +94,3 @@ class PartitionAccuracy(OutcomeStream):
 
     def compute(self) -> dict[str, float]:
         return accuracies(self.outcomes, self.partition, self.gamma, self.average)
-
-
-class MarginStream(Metric):
-    """Margins of images without labels: what the unlabelled lane may look at."""
-
-    full_state_update = False
-    margin: list[Tensor]
-
-    def __init__(self, partition: ClassPartition, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.partition = partition
-        self.add_state("margin", default=[], dist_reduce_fx="cat")
-
-    def update(self, logits: Tensor) -> None:
-        """Add logits (N, C)."""
-        self.margin.append(margins(logits, self.partition))
-
-    def compute(self) -> Tensor:
-        """Margins, float64 (N,)."""
-        return joined(self.margin)

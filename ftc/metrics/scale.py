@@ -1,4 +1,4 @@
-"""Streaming logit scales, their histograms, and the per-sample gaps that ALG averages."""
+"""Streaming logit scales and their histograms."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from attrs import frozen
 from torch import Tensor
 from torchmetrics import Metric
 
-from ftc.functional.gamma import logit_gap
-from ftc.functional.outcomes import SEEN, label_groups
+from ftc.functional.outcomes import label_groups
 from ftc.functional.scale import SAMPLE_GROUPS, name_scales, scale_terms
-from ftc.metrics.states import joined
 from ftc.partition import ClassPartition
 
 HISTOGRAM_TERMS = ("ground_truth", "seen_max", "absent_max")
@@ -85,29 +83,3 @@ class LogitScale(Metric):
         }
         edges = torch.linspace(-self.limit, self.limit, self.bins + 1, dtype=torch.float64)
         return ScaleSummary(name_scales(self.terms, sums), histograms, edges)
-
-
-class LogitGapStream(Metric):
-    """`logit_gap` of the seen samples among what is streamed; all others are dropped on entry.
-
-    Labels decide only which samples are kept, so neither the labels nor the presence of absent-class samples
-    changes what comes out.
-    """
-
-    full_state_update = False
-    gap: list[Tensor]
-
-    def __init__(self, partition: ClassPartition, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.partition = partition
-        self.add_state("gap", default=[], dist_reduce_fx="cat")
-
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Add logits (N, C) and labels (N,)."""
-        kept = label_groups(target, self.partition) == SEEN
-        if bool(kept.any()):
-            self.gap.append(logit_gap(logits[kept], target[kept], self.partition))
-
-    def compute(self) -> Tensor:
-        """Gaps in logits, float64 (N,)."""
-        return joined(self.gap)

@@ -1,14 +1,40 @@
-"""Reading list states."""
+"""List states that any rank may leave empty."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 
-def joined(state: list[Tensor] | Tensor) -> Tensor:
-    """A list state as one tensor, float64 (0,) where empty; synchronised states are one already."""
-    if isinstance(state, list) and not state:
-        return torch.empty(0, dtype=torch.float64)
-    return dim_zero_cat(state)
+class Stream(Metric):
+    """A base for metrics that keep a few numbers a sample, gathered over the ranks.
+
+    torchmetrics gathers what a rank never updated as float32 of one dimension, which other ranks' tensors of
+    another type or width do not go with: here such a rank gives no rows of the right kind.
+
+    Args:
+        states: dtype and trailing shape by name of state.
+    """
+
+    full_state_update = False
+
+    def __init__(self, states: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kinds = dict(states)
+        for name in states:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        for name, (dtype, shape) in self._kinds.items():
+            if isinstance(state := getattr(self, name), list) and not state:
+                state.append(torch.empty(0, *shape, dtype=dtype, device=self.device))
+        super().sync(*args, **kwargs)
+
+    def joined(self, name: str) -> Tensor:
+        """A state as one tensor, of no rows where nothing was added."""
+        return dim_zero_cat(getattr(self, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,24 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def write_figures(folder: Path, record: RunRecord, epochs: list[Row]) -> list[Path]:
+def write_figures(folder: Path, record: RunRecord, epochs: Sequence[Row] = ()) -> list[Path]:
     """Draw all figures of a run into a folder as PNG.
 
     Args:
         folder: made where missing.
         record: the finished run.
-        epochs: a row of scalars by epoch, the source model (epoch −1) first.
+        epochs: a row of scalars by epoch, the source model (epoch −1) first; without any, the figures over
+            epochs are left out.
     """
+    rows = list(epochs)
     figures: dict[str, Callable[[], Figure]] = {
         "seen_absent_curve": lambda: seen_absent_curve(record),
-        "accuracies": lambda: accuracies_over_epochs(record, epochs),
-        "logit_scales": lambda: logit_scales_over_epochs(epochs),
-        "gains": lambda: gains(record),
     }
+    if record.source is not None:
+        figures["gains"] = lambda: gains(record)
+    if rows:
+        figures["accuracies"] = lambda: accuracies_over_epochs(record, rows)
+        figures["logit_scales"] = lambda: logit_scales_over_epochs(rows)
     paths = []
     with matplotlib.rc_context(STYLE):
         for name, draw in figures.items():
@@ -60,18 +64,20 @@ def seen_absent_curve(record: RunRecord) -> Figure:
     """Acc_{U/Y} against Acc_{S/Y} over γ; markers for source, γ = 0, every γ̂ and γ* (the paper's curve)."""
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    for name, stage, colour in (("source", record.source, GREY), ("fine-tuned", record.fine_tuned, BLUE)):
+    models = [("fine-tuned", record.fine_tuned, BLUE)]
+    if record.source is not None:
+        models.insert(0, ("source", record.source, GREY))
+    for name, stage, colour in models:
         if stage.curve is not None and None not in stage.curve["acc_absent"]:
             seen = [100 * (value or 0.0) for value in stage.curve["acc_seen"]]
             absent = [100 * (value or 0.0) for value in stage.curve["acc_absent"]]
             area = stage.metrics["ausuc"] or 0.0
             axes.plot(seen, absent, color=colour, label=f"{name}, AUSUC {100 * area:.1f}", zorder=1)
     markers: list[tuple[str, StageRecord, str, str]] = [
-        ("source", record.source, GREY, "o"),
-        ("fine-tuned, γ = 0", record.fine_tuned, BLUE, "o"),
+        (name if stage is record.source else f"{name}, γ = 0", stage, colour, "o")
+        for name, stage, colour in models
     ]
-    methods = [(name, stage) for name, stage in record.rows()[2:] if name != "oracle"]
-    for index, (name, stage) in enumerate(methods):
+    for index, (name, stage) in enumerate(_methods(record).items()):
         colour = METHODS[index % len(METHODS)]
         markers.append((f"{stage_name(name)}, γ = {stage.gamma:.1f}", stage, colour, "DsvP^"[index % 5]))
     if "oracle" in record.calibrated:
@@ -112,7 +118,7 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
         _line(left, epochs, key, label, colour, percent=True)
     left.set(title="Fine-tuned, γ = 0", ylabel="validation accuracy (%)")
     _line(right, epochs, "acc_all", "γ = 0", ALL, percent=True)
-    methods = [name for name, _ in record.rows()[2:] if name != "oracle"]
+    methods = list(_methods(record))
     for name, colour in zip(methods, METHODS * len(methods), strict=False):
         _line(right, epochs, f"{name}/acc_all", stage_name(name), colour, percent=True)
     _line(right, epochs, "oracle/acc_all", "oracle", "black", percent=True, style=":")
@@ -153,7 +159,7 @@ def gains(record: RunRecord) -> Figure:
     kinds = (("", "network, γ = 0", BLUE, -width / 2), ("ncm_", "NCM on features", NCM, width / 2))
     for prefix, label, colour, offset in kinds:
         for position, (key, _) in enumerate(groups):
-            before = record.source.metrics.get(prefix + key)
+            before = None if record.source is None else record.source.metrics.get(prefix + key)
             after = record.fine_tuned.metrics.get(prefix + key)
             if before is None or after is None:
                 continue
@@ -168,6 +174,10 @@ def gains(record: RunRecord) -> Figure:
     axes.set(title="Fine-tuning: classifier against features", ylabel="gain over source (points)")
     axes.legend()
     return figure
+
+
+def _methods(record: RunRecord) -> dict[str, StageRecord]:
+    return {name: stage for name, stage in record.calibrated.items() if stage.lane != "oracle"}
 
 
 def _line(

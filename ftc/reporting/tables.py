@@ -1,48 +1,89 @@
-"""The table a run ends with."""
+"""The tables a run ends with."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
-from ftc.reporting.names import COLUMNS, stage_name
-from ftc.results import RunRecord
+from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, LANE_TITLES, stage_name
+from ftc.results import RunRecord, StageRecord
 
 MIN_WIDTH = 120
 
 
 def console(quiet: bool = False) -> Console:
-    """A console wide enough for the table, also where output goes to a file."""
+    """A console wide enough for the tables, also where output goes to a file."""
     return Console(width=max(Console().width, MIN_WIDTH), quiet=quiet)
 
 
-def results_table(record: RunRecord) -> Table:
-    """Rows: source, fine-tuned, one a calibrator, oracle. Accuracies, H and AUSUC in percent, γ in logits."""
+def results_tables(record: RunRecord) -> Iterator[Table]:
+    """A table a lane, since methods that look at unlabelled images compare with none that do not.
+
+    Rows: source, fine-tuned, the lane's calibrators, the oracles. Accuracies, H and AUSUC in percent, γ in
+    logits. Where the record has intervals, a table of them follows each.
+    """
+    models = {} if record.source is None else {"source": record.source}
+    models["fine_tuned"] = record.fine_tuned
+    lanes = [lane for lane in LANE_TITLES if record.lane(lane)] or ["seen_only"]
+    for lane in lanes:
+        rows = {**models, **record.lane(lane), **record.lane("oracle")}
+        yield _table(record, lane, rows)
+        if any(stage.intervals for stage in rows.values()):
+            yield _intervals(rows)
+
+
+def _table(record: RunRecord, lane: str, rows: Mapping[str, StageRecord]) -> Table:
     partition = record.partition
     counts = " + ".join(f"{n:,} {group}" for group, n in record.num_samples.items() if n)
+    seed = "" if record.seed is None else f"; seed {record.seed}"
     title = (
-        f"{record.experiment}: test images {counts}; seen classes {_short(partition['seen'])}, "
-        f"absent {_short(partition['absent'])}; seed {record.seed}"
+        f"{record.experiment}, {LANE_TITLES[lane]}\ntest images {counts}; seen classes "
+        f"{_short(partition['seen'])}, absent {_short(partition['absent'])}{seed}"
     )
-    table = Table(title=title, caption="Percent; γ in logits. The oracle looks at test labels: a bound.")
+    table = Table(title=title, caption="Percent; γ in logits. An oracle looks at test labels: a bound.")
     table.add_column("")
-    for name in COLUMNS.values():
-        table.add_column(name, justify="right")
+    columns = [c for c in COLUMNS if any(stage.metrics.get(c) is not None for stage in rows.values())]
+    for column in columns:
+        table.add_column(COLUMNS[column], justify="right")
     table.add_column("γ", justify="right")
     table.add_column("data used")
-    for key, stage in record.rows():
-        calibrated = key in record.calibrated
-        label = f"+ {stage_name(key)}" if calibrated else stage_name(key)
-        label += " *" if key == record.deployed else ""
-        cells = [_percent(stage.metrics.get(column)) for column in COLUMNS]
-        gamma = f"{stage.gamma:.2f}" if calibrated else "0"
-        style = "dim" if key == "oracle" else None
-        table.add_row(label, *cells, gamma, ", ".join(stage.uses), style=style)
+    for key, stage in rows.items():
+        cells = [_percent(stage.metrics.get(column)) for column in columns]
+        gamma = f"{stage.gamma:.2f}" if stage.lane else "0"
+        style = "dim" if stage.lane == "oracle" else None
+        table.add_row(_label(key, stage, record.deployed), *cells, gamma, ", ".join(stage.uses), style=style)
     return table
+
+
+def _intervals(rows: Mapping[str, StageRecord]) -> Table:
+    table = Table(
+        title="Bootstrap intervals", caption="Percent; γ in logits. Accuracies hold γ as it was fitted."
+    )
+    table.add_column("")
+    for name in (*INTERVAL_COLUMNS.values(), "γ"):
+        table.add_column(name, justify="right")
+    for key, stage in rows.items():
+        cells = [_range(stage.intervals.get(column), 100) for column in INTERVAL_COLUMNS]
+        table.add_row(_label(key, stage), *cells, _range(stage.intervals.get("gamma"), 1))
+    return table
+
+
+def _label(key: str, stage: StageRecord, deployed: str | None = None) -> str:
+    label = f"+ {stage_name(key)}" if stage.lane else stage_name(key)
+    return f"{label} *" if key == deployed else label
 
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _range(interval: list[float | None] | None, scale: float) -> str:
+    if interval is None or interval[0] is None or interval[1] is None:
+        return "–"
+    digits = 1 if scale == 100 else 2
+    return f"{scale * interval[0]:.{digits}f} to {scale * interval[1]:.{digits}f}"
 
 
 def _short(columns: list[int]) -> str:

@@ -7,10 +7,24 @@ import math
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from ftc import CalibrationCallback, ClassPartition, InputError
-from ftc.calibrators import AnchoredLogitGap, AverageLogitGap, FixedGamma, PriorMatching
+from ftc.calibrators import (
+    AnchoredLogitGap,
+    AverageLogitGap,
+    ExpectedAccuracy,
+    FixedGamma,
+    Fold,
+    FoldEvidence,
+    MixedAnchor,
+    OracleEvidence,
+    PriorMatching,
+    PseudoCrossValidation,
+    UnlabelledEvidence,
+)
+from ftc.evaluation import Bootstrap
 from ftc.functional import (
     average_logit_gap,
     class_means,
@@ -18,9 +32,16 @@ from ftc.functional import (
     partition_accuracy,
     seen_absent_curve,
 )
+from ftc.functional.seen import keep_seen
 
 PARTITION = ClassPartition(6, seen=[0, 2, 4], absent=[1, 5])
-METHODS = {"alg": AverageLogitGap, "anchored": AnchoredLogitGap, "prior_matched": PriorMatching}
+METHODS = {
+    "alg": AverageLogitGap,
+    "anchored": AnchoredLogitGap,
+    "mixed_anchor": MixedAnchor,
+    "prior_matched": PriorMatching,
+    "expected_accuracy": ExpectedAccuracy,
+}
 
 
 class Foreign(LightningModule):
@@ -67,7 +88,11 @@ def permuted(data: TensorDataset, classes) -> TensorDataset:
     return TensorDataset(x, shuffled)
 
 
-def trainer(callback, **arguments) -> Trainer:
+def methods() -> dict:
+    return {name: method() for name, method in METHODS.items()}
+
+
+def trainer(callback, *others, **arguments) -> Trainer:
     defaults = {
         "max_epochs": 3,
         "accelerator": "cpu",
@@ -76,7 +101,7 @@ def trainer(callback, **arguments) -> Trainer:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    return Trainer(callbacks=[callback] if callback else [], **{**defaults, **arguments})
+    return Trainer(callbacks=[*([callback] if callback else []), *others], **{**defaults, **arguments})
 
 
 def run(gallery, val, test, calibrators=None, **arguments):
@@ -84,7 +109,7 @@ def run(gallery, val, test, calibrators=None, **arguments):
     torch.manual_seed(0)
     callback = CalibrationCallback(
         PARTITION,
-        calibrators or {name: method() for name, method in METHODS.items()},
+        methods() if calibrators is None else calibrators,
         loaders=("gallery", "val"),
         head="head",
     )
@@ -199,9 +224,7 @@ def test_checkpoint_keeps_everything_fitted(finished, tmp_path):
     path = tmp_path / "run.ckpt"
     engine.save_checkpoint(path)
     torch.load(path, weights_only=True)
-    restored = CalibrationCallback(
-        PARTITION, {n: m() for n, m in METHODS.items()}, loaders=("gallery", "val")
-    )
+    restored = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
     other = trainer(restored)
     loaders = [DataLoader(data["gallery"], 16), DataLoader(data["val"], 32)]
     other.validate(Foreign(), loaders, ckpt_path=path, verbose=False, weights_only=True)
@@ -240,8 +263,6 @@ def test_pool_and_calibration_loaders_serve_as_evidence():
     engine.validate(module, [DataLoader(s, 16) for s in splits], verbose=False)
     logits, target, _ = forward(module, splits[0])
     assert callback.calibrations["alg"].gamma == pytest.approx(average_logit_gap(logits, target, PARTITION))
-    from ftc.calibrators import UnlabelledEvidence
-
     pool = UnlabelledEvidence.from_logits(forward(module, splits[1])[0], PARTITION)
     assert callback.calibrations["prior_matched"].gamma == pytest.approx(PriorMatching().fit(pool).gamma)
     assert callback.calibrations["prior_matched"].uses[0] == "unlabelled pool"
@@ -266,3 +287,229 @@ def test_loader_without_a_role_and_steps_without_logits():
 
     with pytest.raises(InputError, match="Silent: evaluation steps must return a dict with 'logits'"):
         trainer(CalibrationCallback(PARTITION, {})).validate(Silent(), loaders[:1], verbose=False)
+
+
+def validated(callback, *data, **arguments) -> Foreign:
+    """An untrained module after one validation pass over these data, in the order of the roles."""
+    module = Foreign()
+    engine = trainer(callback, **arguments)
+    engine.validate(module, [DataLoader(part, 16) for part in data], verbose=False)
+    return module
+
+
+def test_limited_validation_reports_what_was_evaluated():
+    val = dataset(100, 3)
+    callback = CalibrationCallback(PARTITION, {"alg": AverageLogitGap("held_out")})
+    module = validated(callback, val, limit_val_batches=3)
+    logits, target, _ = forward(module, TensorDataset(*(part[:48] for part in val.tensors)))
+    expected = partition_accuracy(logits, target, PARTITION)
+    assert {k: callback.evaluation.metrics[k] for k in expected} == pytest.approx(expected)
+    assert sum(callback.evaluation.num_samples.values()) == 48
+    gamma = average_logit_gap(*keep_seen(logits, target, PARTITION), PARTITION)
+    assert callback.calibrations["alg"].gamma == pytest.approx(gamma)
+    assert callback.calibrations["alg"].uses == ("seen val",)
+
+
+def test_accumulated_gradients_change_nothing_about_epochs():
+    callback, *_ = run(dataset(60, 2), dataset(60, 3), dataset(60, 4), accumulate_grad_batches=3)
+    assert [row["epoch"] for row in callback.history] == [-1, 0, 1, 2]
+    assert callback.history[0]["anchored/gamma"] == 0
+    gammas = [row["anchored/gamma"] for row in callback.history]
+    assert len(set(gammas)) == 4
+
+
+def test_three_loaders_play_their_roles():
+    callback = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "pool", "val"))
+    gallery, pool, val = dataset(50, 2), dataset(60, 5), dataset(70, 3)
+    unlabelled = TensorDataset(pool.tensors[0], torch.full((60,), -1))
+    # The module's own loss wants labels; this one reports none.
+    module = Foreign()
+    module.validation_step = lambda batch, batch_idx, dataloader_idx=0: {  # type: ignore[method-assign]
+        "logits": module.head(module.body(batch[0]).relu()),
+        "target": batch[1],
+        "features": module.body(batch[0]).relu(),
+    }
+    engine = trainer(callback)
+    engine.validate(module, [DataLoader(part, 16) for part in (gallery, unlabelled, val)], verbose=False)
+    found = callback.calibrations
+    evidence = UnlabelledEvidence.from_logits(forward(module, pool)[0], PARTITION)
+    assert found["prior_matched"].gamma == pytest.approx(PriorMatching().fit(evidence).gamma)
+    assert found["expected_accuracy"].uses == ("unlabelled pool", "seen val", "source model")
+    logits, target, _ = forward(module, gallery)
+    expected = average_logit_gap(*keep_seen(logits, target, PARTITION), PARTITION)
+    assert found["alg"].gamma == pytest.approx(expected)
+    assert "ncm_acc_all" in callback.evaluation.metrics
+
+
+def test_validation_alone_is_an_evaluation_of_the_source():
+    callback = CalibrationCallback(PARTITION, {"fixed": FixedGamma(0.5)})
+    for _ in range(2):
+        validated(callback, dataset(50, 3))
+    assert [row["epoch"] for row in callback.history] == [-1, -1]
+    assert set(callback.source) == {"held_out"}
+    assert len(callback.source_pool) == 50
+
+
+def test_test_alone_knows_oracles_only():
+    callback = CalibrationCallback(PARTITION, {"alg": AverageLogitGap(), "leak": AverageLogitGap("eval")})
+    trainer(callback).test(Foreign(), DataLoader(dataset(50, 4), 16), verbose=False)
+    assert set(callback.evaluation.calibrated) == {"leak_oracle", "oracle"}
+
+
+def resumable(callback, folder) -> Trainer:
+    keep = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+    return trainer(callback, keep, max_epochs=4, enable_checkpointing=True)
+
+
+def test_resumed_fit_continues_as_if_never_interrupted(tmp_path):
+    data = {"gallery": dataset(60, 2), "val": dataset(60, 3)}
+    loaders = [DataLoader(part, 16) for part in data.values()]
+    train = DataLoader(dataset(90, 1, PARTITION.seen), 16)
+    whole = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    engine, module = resumable(whole, tmp_path), Foreign()
+    engine.validate(module, loaders, verbose=False)
+    engine.fit(module, train, loaders)
+    resumed = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    # No evaluation of the source: its statistics come from the checkpoint.
+    resumable(resumed, tmp_path).fit(
+        Foreign(), train, loaders, ckpt_path=tmp_path / "epoch=1.ckpt", weights_only=True
+    )
+    assert [row["epoch"] for row in resumed.history] == [-1, 0, 1, 2, 3]
+    for ours, theirs in zip(resumed.history, whole.history, strict=True):
+        assert {k: v for k, v in ours.items() if k != "curve"} == pytest.approx(
+            {k: v for k, v in theirs.items() if k != "curve"}
+        )
+    for name, calibrator in resumed.calibrators.items():
+        assert calibrator.calibration.gamma == pytest.approx(whole.calibrations[name].gamma), name
+    assert torch.equal(resumed.source["train"].gap, whole.source["train"].gap)
+    assert torch.equal(resumed.source_pool.margin, whole.source_pool.margin)
+
+
+def test_checkpoint_restores_every_calibrator(tmp_path):
+    callback = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    engine, module = trainer(callback, max_epochs=1), Foreign()
+    loaders = [DataLoader(dataset(60, seed), 16) for seed in (2, 3)]
+    engine.validate(module, loaders, verbose=False)
+    engine.fit(module, DataLoader(dataset(64, 1), 16), loaders)
+    engine.save_checkpoint(tmp_path / "run.ckpt")
+    state = torch.load(tmp_path / "run.ckpt", weights_only=True)["callbacks"][callback.state_key]
+    restored = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    restored.load_state_dict(state)
+    for name, calibrator in restored.calibrators.items():
+        assert calibrator.calibration == callback.calibrators[name].calibration is not None
+
+
+def test_sanity_checking_before_fit_leaves_no_trace():
+    data = {"gallery": dataset(60, 2), "val": dataset(60, 3), "test": dataset(60, 4)}
+    checked, *_ = run(**data, num_sanity_val_steps=2)
+    unchecked, *_ = run(**data, num_sanity_val_steps=0)
+    assert [row["epoch"] for row in checked.history] == [-1, 0, 1, 2]
+    assert checked.calibrations == unchecked.calibrations
+
+
+def test_test_epochs_have_bootstrap_intervals_where_asked_for():
+    callback = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"), bootstrap=Bootstrap(40))
+    module = validated(callback, dataset(80, 2), dataset(80, 3))
+    assert not callback.evaluation.intervals
+    trainer(callback).test(module, DataLoader(dataset(80, 4), 16), verbose=False)
+    found = callback.evaluation
+    for stage in (found, *found.calibrated.values()):
+        for name in ("acc_all", "acc_seen", "acc_absent", "ausuc"):
+            low, high = stage.intervals[name]
+            assert low <= stage.metrics[name] <= high, name
+    for name in ("alg", "prior_matched", "expected_accuracy"):
+        low, high = found.calibrated[name].intervals["gamma"]
+        assert low < found.calibrated[name].calibration.gamma < high
+    assert found.calibrated["anchored"].intervals["gamma"] == (0.0, 0.0)
+    assert "gamma" not in found.calibrated["oracle"].intervals
+    assert "gamma" not in found.intervals
+
+
+def test_no_intervals_unless_asked_for(finished):
+    callback, *_ = finished
+    assert not callback.evaluation.intervals
+    assert not any(stage.intervals for stage in callback.evaluation.calibrated.values())
+
+
+def test_alg_on_evaluated_samples_is_an_oracle_of_each_split():
+    callback = CalibrationCallback(PARTITION, {"alg": AverageLogitGap("eval")})
+    val, test = dataset(60, 3), dataset(70, 4)
+    module = validated(callback, val)
+    stages = {"val": callback.evaluation}
+    trainer(callback).test(module, DataLoader(test, 16), verbose=False)
+    stages["test"] = callback.evaluation
+    for (stage, evaluation), data in zip(stages.items(), (val, test), strict=True):
+        assert set(evaluation.calibrated) == {"alg_oracle", "oracle"}
+        found = evaluation.calibrated["alg_oracle"].calibration
+        assert found.lane == "oracle"
+        assert found.uses == (f"{stage} labels (label leak)",)
+        logits, target, _ = forward(module, data)
+        evidence = OracleEvidence.from_logits(logits, target, PARTITION)
+        assert found.gamma == pytest.approx(AverageLogitGap("eval").estimate(evidence).gamma)
+    assert callback.calibrations == {}
+
+
+def test_folds_are_given_as_evidence():
+    pcv = PseudoCrossValidation(2, criterion="balanced")
+    generator = torch.Generator().manual_seed(0)
+    logits, source = (torch.randn(90, 6, generator=generator) for _ in range(2))
+    target = torch.tensor(PARTITION.seen)[torch.arange(90) % 3]
+    folds = tuple(
+        Fold.from_logits(logits, source, target, PARTITION, fold) for fold in pcv.plan.draw(PARTITION)
+    )
+    evidence = FoldEvidence("two fine-tunes more", folds)
+    callback = CalibrationCallback(PARTITION, {"pcv": pcv}, folds={pcv.plan: evidence})
+    validated(callback, dataset(50, 3))
+    assert callback.calibrations["pcv"] == pcv.estimate(evidence)
+    assert callback.calibrations["pcv"].uses == ("two fine-tunes more", "source model")
+    without = CalibrationCallback(PARTITION, {"pcv": pcv})
+    with pytest.raises(InputError, match="pcv needs the folds of pseudo cross-validation"):
+        validated(without, dataset(50, 3))
+
+
+def test_statistics_of_a_source_evaluated_elsewhere(finished):
+    ours, module, _, data = finished
+    callback = CalibrationCallback(
+        PARTITION,
+        methods(),
+        loaders=("gallery", "val"),
+        source=ours.source,
+        source_pool=ours.source_pool,
+    )
+    loaders = [DataLoader(data["gallery"], 16), DataLoader(data["val"], 32)]
+    trainer(callback).validate(module, loaders, verbose=False)
+    assert [row["epoch"] for row in callback.history] == [0]
+    for name, calibration in ours.calibrations.items():
+        assert callback.calibrations[name].gamma == pytest.approx(calibration.gamma), name
+
+
+def test_a_calibrator_without_its_pool_says_so():
+    callback = CalibrationCallback(PARTITION, {"prior_matched": PriorMatching()}, pool_from_val=False)
+    with pytest.raises(InputError, match="prior_matched needs an unlabelled pool of target images; give"):
+        validated(callback, dataset(50, 3))
+
+
+def test_a_calibrator_without_seen_samples_says_so():
+    absent = dataset(50, 3, PARTITION.absent)
+    with pytest.raises(InputError, match="alg needs labelled seen samples held out of fine-tuning"):
+        validated(CalibrationCallback(PARTITION), absent)
+
+
+def test_averages_over_classes(finished):
+    _, module, _, _ = finished
+    val = dataset(90, 3)
+    callback = CalibrationCallback(
+        PARTITION, {"alg": AverageLogitGap("held_out")}, average="class", top_k=(1, 2)
+    )
+    trainer(callback).validate(module, DataLoader(val, 16), verbose=False)
+    logits, target, _ = forward(module, val)
+    found = callback.evaluation
+    expected = partition_accuracy(logits, target, PARTITION, top_k=(1, 2), average="class")
+    assert {k: found.metrics[k] for k in expected} == pytest.approx(expected)
+    assert found.metrics["acc_all"] != pytest.approx(partition_accuracy(logits, target, PARTITION)["acc_all"])
+    curve = seen_absent_curve(logits, target, PARTITION, "class")
+    assert found.metrics["ausuc"] == pytest.approx(curve.ausuc)
+    assert found.calibrated["oracle"].calibration.gamma == pytest.approx(curve.best())
+    gamma = found.calibrated["alg"].calibration.gamma
+    expected = partition_accuracy(logits, target, PARTITION, gamma, average="class")["acc_seen"]
+    assert found.calibrated["alg"].metrics["acc_seen"] == pytest.approx(expected)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ftc import ClassPartition, InputError, PartitionedDataModule
-from ftc.data import ArrayReader, EndlessSampler, ShardSampler, build_transforms
+from ftc.data import ArrayReader, EndlessSampler, ShardSampler, UnlabelledFolder, build_transforms
 from ftc.data.digits import mnist, uci_digits
 from ftc.data.sampler import positions_per_epoch
 
@@ -32,6 +34,10 @@ def labels(loader) -> list[int]:
     return torch.cat([batch["target"] for batch in loader]).tolist()
 
 
+def ids(loader) -> set[int]:
+    return {i for batch in loader for i in batch["id"].tolist()}
+
+
 def test_loaders_hold_the_classes_they_may(datamodule, reader, partition):
     everything, seen = Counter(reader.targets.tolist()), set(partition.seen)
     only_seen = {c: n for c, n in everything.items() if c in seen}
@@ -50,6 +56,96 @@ def test_without_gallery_validation_sees_calibration_data(reader, partition):
     assert set(labels(data.val_dataloader()[0])) == set(partition.seen)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.999])
+def test_holdout_takes_seen_training_images_out_of_everything_else(reader, partition, share):
+    transform = build_transforms(CONFIG)[1]
+    data = PartitionedDataModule(reader, partition, transform, transform, holdout=share, batch_size=7)
+    gallery, val = data.val_dataloader()
+    held_out = ids(val)
+    trained = ids(data.train_dataloader())
+    counts = Counter(labels(val))
+    # Ten images a class; a share counts up, one image stays.
+    assert counts == {c: min(math.ceil(10 * share), 9) for c in partition.seen}
+    assert set(labels(data.train_dataloader())) == set(partition.seen)
+    assert trained == ids(data.calibration_dataloader())
+    for others in (trained, ids(gallery)):
+        assert not held_out & others
+    assert held_out | ids(gallery) == set(range(60))
+    assert held_out == ids(data.held_out_dataloader())
+
+
+def test_held_out_images_are_spread_evenly(partition):
+    images = np.zeros((600, 8, 8), np.uint8)
+    reader = ArrayReader(images, np.repeat(np.arange(6), 100), tuple("abcdef"))
+    transform = build_transforms(CONFIG)[1]
+    data = PartitionedDataModule(reader, partition, transform, transform, holdout=0.1)
+    held_out = sorted(i - 200 for i in ids(data.held_out_dataloader()) if 200 <= i < 300)
+    assert held_out == list(range(0, 100, 10))
+    again = PartitionedDataModule(reader, partition, transform, transform, holdout=0.1, seed=9)
+    assert ids(again.held_out_dataloader()) == ids(data.held_out_dataloader())
+
+
+def test_a_class_of_one_image_keeps_it_for_training(reader, partition):
+    rows = [0, *range(1, 60, 6), *range(2, 60, 6), *range(4, 60, 6)]
+    few = ArrayReader(reader.images[rows], reader.targets[rows], reader.class_names)
+    transform = build_transforms(CONFIG)[1]
+    data = PartitionedDataModule(few, partition, transform, transform, holdout=0.5)
+    assert set(labels(data.held_out_dataloader())) == {2, 4}
+    assert 0 in labels(data.train_dataloader())
+
+
+def test_held_out_data_of_a_validation_split_are_its_seen_classes(datamodule, partition):
+    assert set(labels(datamodule.held_out_dataloader())) == set(partition.seen)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 20])
+def test_holdout_that_is_no_share(reader, partition, share):
+    with pytest.raises(InputError, match="give a share below 1"):
+        PartitionedDataModule(reader, partition, *build_transforms(CONFIG), holdout=share)
+
+
+def test_holdout_beside_a_validation_split(reader, partition):
+    with pytest.raises(InputError, match=r"data\.holdout=0\.2: .* 0 beside a data\.val"):
+        PartitionedDataModule(reader, partition, *build_transforms(CONFIG), val=reader, holdout=0.2)
+
+
+def test_pool_hides_labels(reader, partition):
+    transform = build_transforms(CONFIG)[1]
+    data = PartitionedDataModule(reader, partition, transform, transform, val=reader, pool=reader)
+    assert data.validation_roles == ("gallery", "pool", "val")
+    _, pool, val = data.val_dataloader()
+    assert set(labels(pool)) == {-1}
+    assert ids(pool) == ids(val) == set(range(60))
+    assert Counter(labels(val)) == Counter(reader.targets.tolist())
+
+
+def test_folder_of_images_is_a_pool_whatever_its_folders_are_called(tmp_path, reader, partition):
+    for i, folder in enumerate(("cat", "cat", "dog/deep")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(reader.images[i]).save(tmp_path / folder / f"{i}.PNG")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    pool = UnlabelledFolder(str(tmp_path), mode="L")
+    assert pool.targets.tolist() == [-1, -1, -1]
+    assert [pool.decode(i).mode for i in range(3)] == ["L"] * 3
+    assert np.array_equal(np.asarray(pool.decode(0)), reader.images[0])
+    assert UnlabelledFolder(str(tmp_path)).decode(0).mode == "RGB"
+    transform = build_transforms(CONFIG)[1]
+    data = PartitionedDataModule(reader, partition, transform, transform, val=reader, pool=pool)
+    assert labels(data.val_dataloader()[1]) == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("folder", [".", "nowhere"])
+def test_folder_without_images(tmp_path, folder):
+    with pytest.raises(InputError, match=r"no image in this folder; choose from \.jpg"):
+        UnlabelledFolder(str(tmp_path / folder))
+
+
+def test_missing_split_is_named(reader, partition):
+    data = PartitionedDataModule(reader, partition, *build_transforms(CONFIG))
+    with pytest.raises(InputError, match=r"data\.test: no such split was given"):
+        data.test_dataloader()
+
+
 def test_evaluation_keeps_order_and_ids(datamodule, reader):
     batch_ids = torch.cat([batch["id"] for batch in datamodule.test_dataloader()])
     assert torch.equal(batch_ids, torch.arange(60))
@@ -66,16 +162,16 @@ def test_iterations_per_epoch_draws_from_an_endless_stream(reader, partition):
         reader, partition, transform, transform, batch_size=8, iterations_per_epoch=7, seed=3
     )
     loader = data.train_dataloader()
-    ids: list[int] = []
+    drawn: list[int] = []
     for epoch in range(4):
         loader.sampler.set_epoch(epoch)
         batches = [batch["id"].tolist() for batch in loader]
         assert [len(b) for b in batches] == [8] * 7
-        ids += [i for b in batches for i in b]
+        drawn += [i for b in batches for i in b]
     # Concatenated permutations: every whole round of 30 holds each image once.
-    for start in range(0, len(ids) - 30, 30):
-        assert len(set(ids[start : start + 30])) == 30
-    assert ids[:30] != ids[30:60]
+    for start in range(0, len(drawn) - 30, 30):
+        assert len(set(drawn[start : start + 30])) == 30
+    assert drawn[:30] != drawn[30:60]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

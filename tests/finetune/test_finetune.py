@@ -92,6 +92,21 @@ def test_loss_is_cross_entropy_over_all_columns(classifier, data):
     assert module.training_step(batch, 0).item() == pytest.approx(expected.mean().item())
 
 
+def test_columns_left_out_of_the_loss_learn_nothing(classifier, data):
+    module = FineTuneModule(classifier, partial(build_optimizer, name="sgd", lr=0.1), without=[1, 5])
+    batch = next(iter(data.train_dataloader()))
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module.eval()
+    loss = module.training_step(batch, 0)
+    loss.backward()
+    kept = [0, 2, 3, 4]
+    logits = module(batch["image"])[:, kept]
+    target = torch.tensor([kept.index(y) for y in batch["target"].tolist()])
+    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, target).item())
+    assert (classifier.head.weight.grad[[1, 5]] == 0).all()
+    assert (classifier.head.weight.grad[kept] != 0).any()
+
+
 def test_source_is_trained_once_and_then_read_from_the_file(tmp_path):
     trained: list[str] = []
 

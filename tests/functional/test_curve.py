@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftc import ClassPartition, InputError
-from ftc.functional import partition_accuracy, reduce_logits, seen_absent_curve
+from ftc.functional import Outcomes, partition_accuracy, reduce_logits, seen_absent_curve
+from ftc.functional.outcomes import routes
 
 
 @st.composite
@@ -57,11 +59,18 @@ def brute_accuracy(partition, logits, target, gamma, k=1, average="sample"):
     return {"acc_all": mean(np.full(len(target), True)), "acc_seen": mean(seen), "acc_absent": mean(absent)}
 
 
+def equal(a: Outcomes, b: Outcomes) -> bool:
+    return all(
+        torch.equal(getattr(a, name), getattr(b, name))
+        for name in ("margin", "threshold", "within", "target")
+    )
+
+
 def same(a: float, b: float) -> bool:
     return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, abs_tol=1e-12)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(cases(), st.sampled_from(["sample", "class"]))
 def test_every_point_equals_brute_force(case, average):
     partition, logits, target = case
@@ -72,7 +81,7 @@ def test_every_point_equals_brute_force(case, average):
             assert same(float(getattr(curve, name)[i]), value), (name, gamma)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     cases(),
     st.integers(-16, 16).map(lambda v: v / 4),
@@ -91,7 +100,7 @@ def test_accuracies_at_any_gamma_equal_brute_force(case, gamma, k, average):
         assert all(same(at[name], value) for name, value in expected.items())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(cases(), st.integers(1, 3))
 def test_within_group_accuracies_equal_brute_force(case, k):
     partition, logits, target = case
@@ -107,7 +116,7 @@ def test_within_group_accuracies_equal_brute_force(case, k):
         assert same(found[f"acc_{group}_within" + ("" if k == 1 else f"_top{k}")], expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(cases())
 def test_area_best_and_shape(case):
     partition, logits, target = case
@@ -130,6 +139,41 @@ def test_area_best_and_shape(case):
         assert same(curve.ausuc, area)
     else:
         assert math.isnan(curve.ausuc)
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.integers(0, 4).map(lambda v: v / 4))
+def test_best_above_a_floor_equals_brute_force(case, floor):
+    partition, logits, target = case
+    curve = seen_absent_curve(logits, target, partition)
+    points = [(g, brute_accuracy(partition, logits, target, g)) for g in curve.gamma.tolist()]
+    admitted = [(g, a["acc_all"]) for g, a in points if a["acc_absent"] >= floor]
+    pool = admitted or [(g, a["acc_all"]) for g, a in points]
+    best = max(score for _, score in pool)
+    smallest = min(abs(g) for g, score in pool if same(score, best))
+    assert abs(curve.best(absent_floor=floor)) == smallest
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.integers(1, 20), st.sampled_from([(1,), (1, 3), (1, 2, 9)]))
+def test_blocks_of_any_size_reduce_as_single_rows(case, block, top_k):
+    partition, logits, target = case
+    single = [
+        reduce_logits(logits[i : i + 1], target[i : i + 1], partition, top_k) for i in range(len(target))
+    ]
+    columns = zip(*((o.margin, o.threshold, o.within, o.target) for o in single), strict=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ftc.functional.outcomes.BLOCK", block)
+        whole = reduce_logits(logits, target, partition, top_k)
+        margin, top_absent = routes(logits, partition)
+    assert torch.equal(margin, whole.margin)
+    if partition.absent:
+        absent = list(partition.absent)
+        assert top_absent.tolist() == [absent[int(np.argmax(row[absent]))] for row in logits]
+    assert equal(whole, Outcomes(*map(torch.cat, columns), top_k))
+    first = reduce_logits(logits, target, partition)
+    assert torch.equal(first.threshold[:, 0], whole.threshold[:, 0])
+    assert torch.equal(first.within[:, 0], whole.within[:, 0])
 
 
 def test_end_points_are_the_single_group_accuracies(partition):
@@ -201,12 +245,63 @@ def test_bad_input_is_named(partition, logits, target, message):
         seen_absent_curve(logits, target, partition)
 
 
-def test_half_precision_logits_are_reduced_in_float64(partition):
-    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
-    outcomes = reduce_logits(logits, torch.arange(50) % 6, partition)
-    assert outcomes.margin.dtype == torch.float64
-    reference = reduce_logits(logits.double(), torch.arange(50) % 6, partition)
-    assert torch.equal(outcomes.margin, reference.margin)
+def read_only(values: np.ndarray) -> np.ndarray:
+    values.flags.writeable = False
+    return values
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.Tensor.bfloat16,
+        torch.Tensor.half,
+        torch.Tensor.double,
+        lambda z: z.t().contiguous().t(),
+        lambda z: z.clone().requires_grad_(),
+        lambda z: z.numpy().astype(np.float16),
+        lambda z: z.numpy().astype(np.float64),
+        lambda z: read_only(z.numpy().copy()),
+    ],
+)
+@pytest.mark.parametrize("top_k", [(1,), (1, 3)])
+def test_logits_of_any_kind_are_reduced_in_float64(partition, convert, top_k):
+    logits = convert(torch.randn(50, 6, generator=torch.Generator().manual_seed(0)))
+    target = read_only(np.arange(50) % 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = reduce_logits(logits, target, partition, top_k)
+        reference = reduce_logits(torch.as_tensor(np.array(logits.tolist())), target, partition, top_k)
+    assert found.margin.dtype == found.threshold.dtype == torch.float64
+    assert equal(found, reference)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("top_k", [(1,), (1, 5)])
+def test_a_late_row_that_is_not_finite_is_named(partition, monkeypatch, value, top_k):
+    monkeypatch.setattr("ftc.functional.outcomes.BLOCK", 64)
+    logits = torch.randn(500, 6)
+    logits[[433, 490], [5, 0]] = value
+    for reduce in (
+        lambda: reduce_logits(logits, torch.arange(500) % 6, partition, top_k),
+        lambda: routes(logits, partition),
+    ):
+        with pytest.raises(InputError, match="logits of row 433 are not finite"):
+            reduce()
+
+
+def test_huge_finite_logits_are_numbers_like_others(partition):
+    small = torch.randint(-3, 4, (200, 6), generator=torch.Generator().manual_seed(0)).float()
+    target = torch.arange(200) % 6
+    scaled = seen_absent_curve(small, target, partition)
+    curve = seen_absent_curve(small * 2.0**126, target, partition)
+    assert torch.equal(curve.acc_all, scaled.acc_all)
+    assert curve.ausuc == scaled.ausuc
+    assert [curve.at(g)["acc_all"] for g in curve.gamma.tolist()] == curve.acc_all.tolist()
+
+
+def test_samples_are_counted_by_group_of_their_label(partition):
+    curve = seen_absent_curve(torch.randn(7, 6), [0, 2, 2, 3, 3, 3, 5], partition)
+    assert curve.num_samples == {"seen": 3, "absent": 1, "others": 3}
 
 
 def test_thinning_keeps_the_ends_and_is_for_drawing(partition):

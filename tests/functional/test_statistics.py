@@ -14,10 +14,15 @@ from ftc.functional import (
     average_logit_gap,
     class_means,
     cosine_logits,
+    feature_change,
+    logit_gap,
     logit_scale,
     matching_quantile,
     partition_accuracy,
+    pool_statistics,
+    seen_statistics,
 )
+from ftc.functional.seen import keep_seen
 from tests.conftest import random_logits
 
 
@@ -71,6 +76,60 @@ def test_average_logit_gap_refuses_what_it_must_not_see(partition):
         average_logit_gap(logits, target, partition)
     with pytest.raises(InputError, match="needs two seen classes and one absent"):
         average_logit_gap(torch.randn(2, 3), [0, 0], ClassPartition(3, [0], [1]))
+
+
+def test_seen_statistics_equal_plain_numbers(partition):
+    logits, target = keep_seen(*random_logits(partition), partition)
+    found = seen_statistics(logits, target, partition)
+    fixed, absent = logits[:, list(partition.fixed)].double(), logits[:, list(partition.absent)].double()
+    assert torch.equal(found.margin, fixed.amax(1) - absent.amax(1))
+    assert torch.equal(found.hit, torch.tensor(partition.fixed)[fixed.argmax(1)] == target)
+    assert torch.equal(found.gap, logit_gap(logits, target, partition))
+    half = found.rows(torch.arange(0, len(found), 2))
+    assert torch.equal(half.gap, found.gap[::2])
+
+
+def test_only_seen_samples_are_kept(partition):
+    logits, target = random_logits(partition)
+    kept_logits, kept = keep_seen(logits.numpy(), target.tolist(), partition)
+    rows = [i for i, y in enumerate(target.tolist()) if y in partition.seen]
+    assert torch.equal(kept, target[rows])
+    assert torch.equal(kept_logits, logits[rows])
+    with pytest.raises(InputError, match="is not a seen class"):
+        seen_statistics(logits, target, partition)
+
+
+def test_statistics_without_a_gap_are_nan_not_an_error():
+    single = seen_statistics(torch.randn(4, 3), [0, 0, 0, 0], ClassPartition(3, [0], [1]))
+    assert single.gap.isnan().all()
+    assert single.margin.isfinite().all()
+    no_absent = seen_statistics(torch.randn(4, 3), [0, 1, 0, 1], ClassPartition(3, [0, 1]))
+    assert no_absent.gap.isnan().all()
+    assert (no_absent.margin == math.inf).all()
+
+
+def test_pool_statistics_equal_plain_numbers(partition):
+    logits, _ = random_logits(partition)
+    found = pool_statistics(logits, partition)
+    absent = logits[:, list(partition.absent)]
+    assert torch.equal(found.margin, logits[:, list(partition.fixed)].double().amax(1) - absent.amax(1))
+    assert torch.equal(found.top_absent, torch.tensor(partition.absent)[absent.argmax(1)])
+    assert torch.equal(found.rows(found.margin < 0).top_absent, found.top_absent[found.margin < 0])
+
+
+def test_feature_change_equals_plain_numbers():
+    generator = torch.Generator().manual_seed(0)
+    new, old = (torch.randn(20, 7, generator=generator) for _ in range(2))
+    cosine, distance, norm = feature_change(new, old)
+    for i, (a, b) in enumerate(zip(new.double().numpy(), old.double().numpy(), strict=True)):
+        assert float(cosine[i]) == pytest.approx(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+        assert float(distance[i]) == pytest.approx(np.linalg.norm(a - b))
+        assert float(norm[i]) == pytest.approx(np.linalg.norm(b))
+    same_cosine, unmoved, _ = feature_change(old, old)
+    torch.testing.assert_close(same_cosine, torch.ones_like(same_cosine))
+    assert (unmoved == 0).all()
+    with pytest.raises(InputError, match="give both for the same images"):
+        feature_change(new, old[:, :3])
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.77, 1.0])

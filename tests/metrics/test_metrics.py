@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from ftc.functional import class_means, logit_gap, logit_scale, partition_accuracy, seen_absent_curve
+from ftc import ClassPartition
+from ftc.functional import (
+    class_means,
+    feature_change,
+    logit_scale,
+    partition_accuracy,
+    pool_statistics,
+    reduce_logits,
+    seen_absent_curve,
+    seen_statistics,
+)
+from ftc.functional.gamma import non_target_gap
+from ftc.functional.seen import keep_seen
 from ftc.metrics import (
-    LogitGapStream,
+    EvaluatedGapStream,
+    FeatureDrift,
     LogitScale,
-    MarginStream,
     NearestClassMean,
     OutcomeStream,
     PartitionAccuracy,
+    PoolStream,
     SeenAbsentCurve,
+    SeenStream,
 )
 from tests.conftest import random_logits
 
@@ -53,11 +69,42 @@ def test_scale_in_pieces_and_histograms_count_every_sample(partition):
     assert torch.equal(found.histograms["logit_ground_truth_on_seen"], expected)
 
 
-def test_gap_stream_keeps_seen_samples_only(partition):
+def test_outcomes_in_pieces(partition):
     logits, target = random_logits(partition)
-    seen = torch.isin(target, torch.tensor(partition.seen))
-    found = streamed(LogitGapStream(partition), logits, target)
-    assert torch.equal(found, logit_gap(logits[seen], target[seen], partition))
+    found = streamed(OutcomeStream(partition, (1, 3)), logits, target)
+    whole = reduce_logits(logits, target, partition, (1, 3))
+    for name in ("margin", "threshold", "within", "target"):
+        assert torch.equal(getattr(found, name), getattr(whole, name))
+    assert found.target.dtype == torch.int64
+
+
+def test_seen_stream_keeps_seen_samples_only(partition):
+    logits, target = random_logits(partition)
+    found = streamed(SeenStream(partition), logits, target)
+    whole = seen_statistics(*keep_seen(logits, target, partition), partition)
+    for name in ("gap", "margin", "hit"):
+        assert torch.equal(getattr(found, name), getattr(whole, name))
+
+
+def test_no_seen_sample_is_a_legal_number_of_them(partition):
+    stream = SeenStream(partition)
+    assert len(stream.compute()) == 0
+    stream.update(torch.randn(4, 6), torch.tensor([1, 5, 3, 1]))
+    found = stream.compute()
+    assert [len(part) for part in (found.gap, found.margin, found.hit)] == [0, 0, 0]
+    assert found.hit.dtype == torch.bool
+
+
+def test_pool_stream_and_evaluated_gaps_in_pieces(partition):
+    logits, target = random_logits(partition)
+    pool = PoolStream(partition)
+    for piece in logits.split(PIECES):
+        pool.update(piece)
+    whole = pool_statistics(logits, partition)
+    assert torch.equal(pool.compute().margin, whole.margin)
+    assert torch.equal(pool.compute().top_absent, whole.top_absent)
+    gap = streamed(EvaluatedGapStream(partition), logits, target)
+    assert torch.equal(gap, non_target_gap(logits, target, partition))
 
 
 def test_class_means_in_pieces(partition):
@@ -66,17 +113,60 @@ def test_class_means_in_pieces(partition):
     torch.testing.assert_close(found, class_means(features, target, 6))
 
 
-def test_state_is_at_most_32_bytes_a_sample(partition):
-    logits, target = random_logits(partition)
-    metric = OutcomeStream(partition, top_k=(1, 5))
-    metric.update(logits, target)
-    size = sum(t.element_size() * t.numel() for name in metric._defaults for t in getattr(metric, name))
-    assert size <= 32 * len(target)
+def test_feature_drift_equals_plain_means(partition):
+    generator = torch.Generator().manual_seed(0)
+    new, old = (torch.randn(200, 5, generator=generator) for _ in range(2))
+    target = torch.arange(200) % 6
+    drift = FeatureDrift(partition)
+    for rows in torch.arange(200).split(PIECES):
+        drift.update(new[rows], old[rows], target[rows])
+    found = drift.compute()
+    cosine, distance, norm = feature_change(new, old)
+    for group in ("seen", "absent"):
+        rows = torch.isin(target, torch.tensor(partition.columns(group)))
+        assert found[f"feature_cosine_on_{group}"] == pytest.approx(float(cosine[rows].mean()))
+        assert found[f"feature_shift_on_{group}"] == pytest.approx(
+            float(distance[rows].sum() / norm[rows].sum())
+        )
+
+
+def test_drift_of_a_group_without_samples_is_nan(partition):
+    drift = FeatureDrift(partition)
+    drift.update(torch.ones(2, 3), torch.ones(2, 3), torch.tensor([0, 2]))
+    found = drift.compute()
+    assert found["feature_cosine_on_seen"] == pytest.approx(1.0)
+    assert math.isnan(found["feature_cosine_on_absent"])
+
+
+@pytest.mark.parametrize(
+    ("stream", "limit"),
+    [
+        (lambda p: OutcomeStream(p, top_k=(1, 5)), 32),
+        (lambda p: SeenStream(p), 17),
+        (lambda p: EvaluatedGapStream(p), 8),
+    ],
+)
+def test_state_is_a_few_bytes_a_sample(stream, limit):
+    # Everything is seen or absent, so that every sample is kept by each of them.
+    partition = ClassPartition(1000, range(999), [999])
+    metric = stream(partition)
+    metric.update(torch.randn(64, 1000), torch.arange(64))
+    assert bytes_of(metric) <= limit * 64
+
+
+def test_pool_state_is_a_few_bytes_an_image(partition):
+    metric = PoolStream(partition)
+    metric.update(torch.randn(64, 6))
+    assert bytes_of(metric) <= 12 * 64
+
+
+def bytes_of(metric) -> int:
+    return sum(t.element_size() * t.numel() for name in metric._defaults for t in getattr(metric, name))
 
 
 def test_reset_forgets(partition):
     logits, _ = random_logits(partition)
-    metric = MarginStream(partition)
+    metric = PoolStream(partition)
     metric.update(logits)
     metric.reset()
     metric.update(logits[:3])

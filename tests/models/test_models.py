@@ -13,7 +13,15 @@ from timm.data import create_transform, resolve_data_config
 
 from ftc import ClassPartition, InputError
 from ftc.data import build_transforms
-from ftc.models import create_classifier, fold_gamma, load_weights, save_weights
+from ftc.models import (
+    cached_tensors,
+    create_classifier,
+    fold_gamma,
+    interpolate_weights,
+    load_tensors,
+    load_weights,
+    save_weights,
+)
 
 KWARGS = {"in_chans": 1, "pretrained_cfg_overlay": {"input_size": [1, 32, 32], "mean": [0.5], "std": [0.5]}}
 
@@ -60,13 +68,66 @@ def test_weights_survive_the_file(classifier, tmp_path):
 def test_folded_gamma_deploys_as_plain_timm(classifier, tmp_path):
     partition = ClassPartition(6, [0, 2, 4], [1, 5])
     path = tmp_path / "calibrated.safetensors"
-    save_weights(path, fold_gamma(classifier, partition, 0.75))
+    state = classifier.timm_state_dict()
+    before = {name: value.clone() for name, value in state.items()}
+    save_weights(path, fold_gamma(state, "fc.bias", partition, 0.75))
+    assert all(torch.equal(value, before[name]) for name, value in state.items())
     plain = timm.create_model("test_resnet", num_classes=6, **KWARGS).eval()
     plain.load_state_dict(load_file(path))
     images = torch.randn(8, 1, 32, 32)
     expected = classifier(images)
     expected[:, [1, 5]] += 0.75
     torch.testing.assert_close(plain(images), expected)
+
+
+def test_gamma_needs_a_bias_to_be_folded_into(classifier):
+    state = {name: value for name, value in classifier.timm_state_dict().items() if name != "fc.bias"}
+    with pytest.raises(InputError, match="the head has no bias"):
+        fold_gamma(state, "fc.bias", ClassPartition(6, [0], [1]), 1.0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_interpolated_weights_lie_between(classifier, alpha):
+    source = {name: value.clone() for name, value in classifier.timm_state_dict().items()}
+    classifier.train()(torch.randn(4, 1, 32, 32)).sum().backward()
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter -= 0.1 * parameter.grad
+    fine_tuned = classifier.timm_state_dict()
+    found = interpolate_weights(source, fine_tuned, alpha)
+    assert found.keys() == fine_tuned.keys()
+    for name, value in fine_tuned.items():
+        expected = source[name] + alpha * (value - source[name]) if value.is_floating_point() else value
+        torch.testing.assert_close(found[name], expected)
+    means = [name for name in found if name.endswith("running_mean")]
+    assert means
+    assert all(torch.equal(found[n], fine_tuned[n]) == (alpha == 1) for n in means)
+    classifier.load_timm_state_dict(found)
+
+
+def test_tensors_are_computed_once_for_what_shaped_them(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(None)
+        return {"x": torch.full((2,), len(calls))}
+
+    path, fresh = cached_tensors({"a": 1, "b": 2}, tmp_path / "cache", compute)
+    again = cached_tensors({"b": 2, "a": 1}, tmp_path / "cache", compute)
+    other, _ = cached_tensors({"a": 1, "b": 3}, tmp_path / "cache", compute)
+    assert (fresh, again, len(calls)) == (True, (path, False), 2)
+    assert load_tensors(path)["x"].tolist() == [1, 1]
+    assert load_tensors(other)["x"].tolist() == [2, 2]
+
+
+def test_failed_computation_leaves_no_file(tmp_path):
+    def fail():
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        cached_tensors({"a": 1}, tmp_path, fail)
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert cached_tensors({"a": 1}, tmp_path, lambda: {"x": torch.ones(1)})[1]
 
 
 def test_preprocessing_is_timms(classifier):
@@ -95,7 +156,7 @@ def test_foreign_files_are_refused(classifier, tmp_path):
 
     path = tmp_path / "weights.safetensors"
     path.write_bytes(pickle.dumps(Boom()))
-    with pytest.raises(InputError, match="not weights of this model"):
+    with pytest.raises(InputError, match="no safetensors file"):
         load_weights(path, classifier)
     save_weights(path, {"fc.weight": torch.zeros(5, 3)})
     with pytest.raises(InputError, match="not weights of this model"):

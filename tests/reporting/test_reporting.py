@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from ftc import ClassPartition, InputError
 from ftc.reporting.figures import write_figures
-from ftc.reporting.tables import results_table
+from ftc.reporting.tables import results_tables
 from ftc.results import RunRecord, StageRecord, nullable
 
 
-def record(absent_evaluated: bool = True) -> RunRecord:
+def record(absent_evaluated: bool = True, **changes) -> RunRecord:
     absent = 0.25 if absent_evaluated else math.nan
     metrics = nullable({"acc_all": 0.5, "acc_seen": 0.75, "acc_absent": absent, "ausuc": absent})
     curve = {
@@ -24,10 +25,15 @@ def record(absent_evaluated: bool = True) -> RunRecord:
         "acc_absent": [0.0, 0.25] if absent_evaluated else [None, None],
         "acc_all": [0.4, 0.5],
     }
-    calibrated = {"mine": StageRecord(1.5, ("seen train",), metrics)}
+    calibrated = {
+        "prior_matched": StageRecord(
+            0.5, ("unlabelled val",), metrics, lane="unlabelled", details={"absent_share": 0.4}
+        ),
+        "mine": StageRecord(1.5, ("seen train",), metrics, lane="seen_only"),
+    }
     if absent_evaluated:
-        calibrated = {"oracle": StageRecord(2.0, ("test labels",), metrics), **calibrated}
-    return RunRecord(
+        calibrated = {"oracle": StageRecord(2.0, ("test labels",), metrics, lane="oracle"), **calibrated}
+    content = RunRecord(
         experiment="toy",
         seed=3,
         partition=ClassPartition(12, range(11), [11]).to_dict(),
@@ -38,13 +44,30 @@ def record(absent_evaluated: bool = True) -> RunRecord:
         calibrated=calibrated,
         deployed="mine",
         num_samples={"seen": 1200, "absent": 40 if absent_evaluated else 0, "others": 0},
+        feature_drift={"feature_cosine_on_seen": 0.9, "feature_cosine_on_absent": None},
+    )
+    return replace(content, **changes)
+
+
+def with_intervals(content: RunRecord) -> RunRecord:
+    """The record with intervals of γ = 0 and of one calibrator."""
+    bounds = {"acc_all": [0.4, 0.6], "acc_absent": [None, None]}
+    mine = replace(content.calibrated["mine"], intervals={**bounds, "gamma": [1.25, 1.75]})
+    return replace(
+        content,
+        fine_tuned=replace(content.fine_tuned, intervals=bounds),
+        calibrated={**content.calibrated, "mine": mine},
     )
 
 
-def printed(content: RunRecord) -> str:
-    console = Console(width=140, record=True, file=io.StringIO())
-    console.print(results_table(content))
-    return console.export_text()
+def printed(content: RunRecord) -> list[str]:
+    """The text of every table."""
+    texts = []
+    for table in results_tables(content):
+        console = Console(width=160, record=True, file=io.StringIO())
+        console.print(table)
+        texts.append(console.export_text())
+    return texts
 
 
 @pytest.mark.parametrize("absent_evaluated", [True, False])
@@ -56,18 +79,72 @@ def test_record_survives_its_file(tmp_path, absent_evaluated):
     assert stage["acc_absent"] == (0.25 if absent_evaluated else None)
 
 
-def test_table_puts_the_oracle_last_and_marks_the_deployed():
-    text = printed(record())
-    assert text.index("+ mine *") < text.index("+ oracle")
-    assert "1,200 seen + 40 absent" in text
-    assert "seen classes (11), absent 11" in text
+def test_record_without_source_and_with_intervals_survives_its_file(tmp_path):
+    content = with_intervals(record(source=None, seed=None, deployed=None))
+    content.write(tmp_path)
+    found = RunRecord.read(tmp_path)
+    assert found == content
+    assert found.source is None
+    assert found.calibrated["mine"].intervals["gamma"] == [1.25, 1.75]
+    assert found.calibrated["prior_matched"].details == {"absent_share": 0.4}
+
+
+def test_rows_and_scalars_put_lanes_in_order():
+    content = record()
+    assert [name for name, _ in content.rows()] == [
+        "source",
+        "fine_tuned",
+        "mine",
+        "prior_matched",
+        "oracle",
+    ]
+    assert set(content.lane("unlabelled")) == {"prior_matched"}
+    scalars = content.scalars()
+    assert scalars["mine/gamma"] == 1.5
+    assert scalars["source/ausuc"] == 0.25
+    assert "mine/ausuc" not in scalars
+
+
+def test_a_table_a_lane_with_the_oracle_last_and_the_deployed_marked():
+    seen_only, unlabelled = printed(record())
+    assert seen_only.index("+ mine *") < seen_only.index("+ oracle")
+    assert "calibrated on labelled seen target images" in seen_only
+    assert "1,200 seen + 40 absent" in seen_only
+    assert "seen classes (11), absent 11" in seen_only
+    assert "seed 3" in seen_only
+    assert "prior-matched" not in seen_only
+    assert unlabelled.index("+ prior-matched") < unlabelled.index("+ oracle")
+    assert "calibrated with unlabelled target images" in unlabelled
+    assert "mine" not in unlabelled
+
+
+def test_intervals_follow_the_table_they_belong_to():
+    seen_only, intervals, _, others = printed(with_intervals(record(seed=None)))
+    assert "seed" not in seen_only
+    assert "Bootstrap intervals" in intervals
+    line = next(line for line in intervals.splitlines() if "+ mine" in line)
+    assert "40.0 to 60.0" in line
+    assert "1.25 to 1.75" in line
+    assert "–" in line
+    assert "mine" not in others
+
+
+def test_models_without_calibrators_are_one_table():
+    (only,) = printed(record(calibrated={}, deployed=None, source=None))
+    assert "fine-tuned" in only
+    assert "│ source " not in only
 
 
 def test_table_leaves_out_what_does_not_apply():
-    text = printed(record(absent_evaluated=False))
-    assert "–" in text
-    assert "nan" not in text
-    assert "oracle │" not in text
+    for text in printed(record(absent_evaluated=False)):
+        for word in ("nan", "U/Y", "AUSUC", "+ oracle"):
+            assert word not in text
+
+
+def test_figures_of_saved_logits_need_neither_source_nor_epochs(tmp_path):
+    paths = write_figures(tmp_path, with_intervals(record(source=None)))
+    assert [path.name for path in paths] == ["seen_absent_curve.png"]
+    assert paths[0].stat().st_size > 5_000
 
 
 def test_figures_are_drawn_without_absent_samples(tmp_path):
@@ -80,7 +157,8 @@ def test_figures_are_drawn_without_absent_samples(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"schema": 99}', "schema 99, this version reads 1"),
+        ('{"schema": 1}', "schema 1, this version reads 2; repeat the run"),
+        ('{"schema": 99}', "schema 99, this version reads 2"),
         ("[]", "not a results file"),
         ("{", "not a results file"),
         (None, "no such file; is the run finished?"),

@@ -1,0 +1,140 @@
+"""How far accuracies and AUSUC would move with another sample of test images: bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ftc.errors import InputError
+from ftc.functional.accuracy import Average, hit_table
+from ftc.functional.outcomes import ABSENT, SEEN, Outcomes, label_groups
+from ftc.partition import ClassPartition
+
+Interval = tuple[float, float]
+
+# Weights worked on at a time; replicates × samples are never in memory at once.
+BLOCK = 1 << 20
+
+
+def check_bootstrap(replicates: int, confidence: float) -> None:
+    """Refuse what gives no interval.
+
+    Raises:
+        InputError: fewer than two replicates, or a confidence outside (0, 1).
+    """
+    if replicates < 2:
+        raise InputError(f"replicates={replicates}: give at least 2, better 1000")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence}: give a share between 0 and 1, such as 0.95")
+
+
+def percentile_interval(values: Tensor, confidence: float) -> Interval:
+    """The central interval that holds that share of the replicates (B,); ``nan`` ones are left out."""
+    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=values.dtype)
+    low, high = values.nanquantile(tails).tolist()
+    return low, high
+
+
+def resampled_counts(size: int, replicates: int, seed: int) -> Iterator[Tensor]:
+    """How often each sample is drawn, with replacement: float64 blocks (b, size), B rows in all."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = max(1, BLOCK // size)
+    for start in range(0, replicates, rows):
+        b = min(rows, replicates - start)
+        drawn = torch.randint(size, (b, size), generator=generator)
+        yield torch.zeros(b, size, dtype=torch.float64).scatter_add_(
+            1, drawn, torch.ones(1, 1, dtype=torch.float64).expand(b, size)
+        )
+
+
+def bootstrap_accuracies(
+    outcomes: Outcomes,
+    partition: ClassPartition,
+    gamma: float = 0.0,
+    average: Average = "sample",
+    replicates: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, Interval]:
+    """Percentile bootstrap intervals of every accuracy at a given γ, and of AUSUC.
+
+    Samples are drawn with replacement from all evaluated ones, so group sizes vary as well. γ is held: for
+    its own uncertainty see `ftc.calibrators.bootstrap_gamma`.
+
+    Args:
+        outcomes: from `reduce_logits`.
+        partition: the one they were reduced with.
+        gamma: in logits.
+        average: over samples, or over classes.
+        replicates: B.
+        seed: the same seed gives the same intervals.
+        confidence: share of the replicates inside an interval.
+
+    Returns:
+        (low, high), fractions, by the names of `accuracies` and ``ausuc``; ``nan`` for a group without
+        samples.
+
+    Raises:
+        InputError: see `check_bootstrap`.
+    """
+    check_bootstrap(replicates, confidence)
+    outcomes = outcomes.cpu()
+    groups = label_groups(outcomes.target, partition)
+    table = list(hit_table(outcomes, partition, gamma))
+    hit = outcomes.hit_at_1(partition)
+    _, step = outcomes.margin.unique(return_inverse=True)
+    blocks: dict[str, list[Tensor]] = {}
+    for counts in resampled_counts(len(groups), replicates, seed):
+        values: dict[str, Tensor] = {}
+        for members, names in _by_members(table).values():
+            weight = _normalised(counts[:, members], outcomes.target[members], average)
+            for name, hits in names:
+                values[name] = (
+                    weight @ hits[members].double() if bool(members.any()) else counts[:, 0] * torch.nan
+                )
+        seen, absent = values["acc_seen"], values["acc_absent"]
+        total = seen + absent
+        values["harmonic"] = torch.where(total > 0, 2 * seen * absent / total, 0.0 * total)
+        values["ausuc"] = _areas(counts, hit, groups, step, outcomes.target, average)
+        for name, value in values.items():
+            blocks.setdefault(name, []).append(value)
+    return {name: percentile_interval(torch.cat(parts), confidence) for name, parts in blocks.items()}
+
+
+def _by_members(
+    table: list[tuple[str, Tensor, Tensor]],
+) -> dict[int, tuple[Tensor, list[tuple[str, Tensor]]]]:
+    """The accuracies of `hit_table` by the samples that they run over."""
+    result: dict[int, tuple[Tensor, list[tuple[str, Tensor]]]] = {}
+    for name, members, hits in table:
+        result.setdefault(id(members), (members, []))[1].append((name, hits))
+    return result
+
+
+def _normalised(counts: Tensor, target: Tensor, average: Average) -> Tensor:
+    """Weights (b, n) of which each row sums to 1; ``nan`` where a replicate drew none of these samples."""
+    if average == "sample":
+        return counts / counts.sum(1, keepdim=True)
+    classes, inverse = target.unique(return_inverse=True)
+    drawn = torch.zeros(len(counts), len(classes), dtype=counts.dtype).index_add_(1, inverse, counts)
+    present = (drawn > 0).sum(1, keepdim=True)
+    return counts / (drawn.clamp(min=1)[:, inverse] * present)
+
+
+def _areas(
+    counts: Tensor, hit: Tensor, groups: Tensor, step: Tensor, target: Tensor, average: Average
+) -> Tensor:
+    """AUSUC of each replicate (b,): seen hits lost at a margin, times absent hits gained up to its middle."""
+    change = []
+    for code in (SEEN, ABSENT):
+        members = groups == code
+        if not bool(members.any()):
+            return torch.full((len(counts),), torch.nan, dtype=counts.dtype)
+        weight = _normalised(counts[:, members], target[members], average)
+        hits = hit[members]
+        sums = torch.zeros(len(counts), int(step.max()) + 1, dtype=counts.dtype)
+        change.append(sums.index_add_(1, step[members][hits], weight[:, hits]))
+    lost, gained = change
+    return (lost * (gained.cumsum(1) - gained / 2)).sum(1)

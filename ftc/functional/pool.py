@@ -1,0 +1,216 @@
+"""What unlabelled estimators may know of a target image: two numbers a model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from ftc.errors import InputError
+from ftc.functional.gamma import matching_quantile
+from ftc.functional.outcomes import routes
+from ftc.partition import ClassPartition
+
+# PROTOCOL's quantiles for the share of absent-class images, "Beyond the paper".
+SHARE_QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+@frozen(eq=False)
+class PoolStatistics:
+    """Unlabelled images under one model.
+
+    Attributes:
+        margin: max_F z − max_U z, float64 (N,).
+        top_absent: argmax_U z, a head column, int64 (N,).
+    """
+
+    margin: Tensor
+    top_absent: Tensor
+
+    def __len__(self) -> int:
+        return len(self.margin)
+
+    def cpu(self) -> PoolStatistics:
+        """The same on the CPU."""
+        return PoolStatistics(self.margin.cpu(), self.top_absent.cpu())
+
+    def rows(self, keep: Tensor) -> PoolStatistics:
+        """Some of the images: a mask (N,) or indices."""
+        return PoolStatistics(self.margin[keep], self.top_absent[keep])
+
+
+def pool_statistics(logits: Any, partition: ClassPartition) -> PoolStatistics:
+    """`PoolStatistics` of logits (N, C).
+
+    Raises:
+        InputError: see `ftc.functional.reduce_logits`.
+    """
+    return PoolStatistics(*routes(logits, partition))
+
+
+def absent_share(pool_margin: Tensor, seen_margin: Tensor) -> float:
+    """The share of absent-class images in a pool, from margins of held-out seen samples alone.
+
+    Well above the margins of absent samples nearly all mass is seen: with t the q-quantile of the seen
+    margins, 1 − π ≈ P_pool(m ≥ t) / (1 − q); the median over five q (PROTOCOL: "Beyond the paper").
+
+    Args:
+        pool_margin: float64 (N,).
+        seen_margin: float64 (M,), of samples that the model was not trained on.
+
+    Raises:
+        InputError: no samples.
+    """
+    shares = []
+    for q in SHARE_QUANTILES:
+        above = pool_margin >= matching_quantile(seen_margin, q)
+        shares.append(1 - float(above.double().mean()) / (1 - q))
+    return min(max(sorted(shares)[len(shares) // 2], 0.0), 1.0)
+
+
+def mixture_gamma(
+    pool_margin: Tensor,
+    seen_margin: Tensor,
+    seen_hit: Tensor,
+    share: float,
+    hit_ratio: float,
+    smoothing: float,
+) -> float:
+    """γ of the margin mixture: pool CDF = (1 − π) CDF_S + π CDF_U (PROTOCOL: ``margin_mixture``).
+
+    Maximises (1 − π) Acc_{S/Y}(γ) + π h CDF_U(γ) over the pool's margins, smoothed by a moving mean.
+
+    Args:
+        pool_margin: float64 (N,).
+        seen_margin: of held-out seen samples, float64 (M,).
+        seen_hit: argmax_F z = y of the same, bool (M,).
+        share: π, of absent-class images in the pool.
+        hit_ratio: h as a multiple of Acc_{S/F}.
+        smoothing: width of the moving mean, a share of the points.
+    """
+    gamma = pool_margin.sort().values
+    below_pool = torch.arange(len(gamma), dtype=torch.float64) / len(gamma)
+    ordered = seen_margin.sort().values
+    below_seen = torch.searchsorted(ordered, gamma).double() / len(ordered)
+    kept = seen_margin[seen_hit].sort().values
+    acc_seen = (len(kept) - torch.searchsorted(kept, gamma)).double() / len(seen_margin)
+    h = hit_ratio * float(seen_hit.double().mean())
+    score = (1 - share) * acc_seen + h * (below_pool - (1 - share) * below_seen)
+    width = max(1, int(smoothing * len(gamma)))
+    smooth = score.unfold(0, width, 1).mean(1)
+    return float(gamma[int(smooth.argmax()) + width // 2])
+
+
+def absent_posterior(
+    seen: tuple[Tensor, Tensor],
+    pool: tuple[Tensor, Tensor],
+    share: float | None = None,
+    ridge: float = 0.1,
+    steps: int = 60,
+    tolerance: float = 1e-4,
+) -> tuple[Tensor, float]:
+    """How likely each pool image is of an absent class: logistic in both models' margins, by EM.
+
+    Held-out seen samples are known to be seen, the pool's group is latent. The posterior starts from the
+    source model's own routing and ends where logistic regression on it reproduces it.
+
+    Args:
+        seen: source and fine-tuned margins of held-out seen samples, float64 (M,) each.
+        pool: source and fine-tuned margins of the pool, float64 (N,) each.
+        share: of absent-class images in the pool where it is known; None estimates it as the mean posterior.
+        ridge: penalty on the two slopes, margins in units of their standard deviation.
+        steps: at most so many.
+        tolerance: the largest change of a posterior that ends the iteration.
+
+    Returns:
+        Posteriors, float64 (N,), and the share.
+
+    Raises:
+        InputError: margins that do not vary, so that nothing can be told apart.
+    """
+    scale = [float(torch.cat(pair).std()) for pair in zip(seen, pool, strict=True)]
+    if not all(0 < value < torch.inf for value in scale):
+        raise InputError("margins of pool and held-out samples do not vary; give more images")
+    known, latent = (
+        torch.stack([torch.ones_like(margins[0]), margins[1] / scale[1], margins[0] / scale[0]], 1)
+        for margins in (seen, pool)
+    )
+    inputs = torch.cat([known, latent, latent])
+    label = torch.cat([inputs.new_zeros(len(known) + len(latent)), inputs.new_ones(len(latent))])
+    penalty = ridge * torch.diag(inputs.new_tensor([1e-9, 1.0, 1.0]))
+    weights = inputs.new_zeros(3)
+    posterior = torch.sigmoid(-pool[0] / 2)
+    prior = float(posterior.mean()) if share is None else share
+    for _ in range(steps):
+        before = posterior
+        mass = torch.cat([inputs.new_ones(len(known)), 1 - posterior, posterior])
+        for _ in range(3):
+            p = torch.sigmoid(inputs @ weights)
+            hessian = inputs.T @ ((mass * p * (1 - p))[:, None] * inputs) + penalty
+            gradient = inputs.T @ (mass * (label - p)) - penalty @ weights
+            weights = weights + torch.linalg.solve(hessian, gradient)
+        # The odds of the regression count the held-out samples as well; those of the pool do not.
+        odds = float(posterior.sum()) / (len(known) + float((1 - posterior).sum()))
+        score = latent @ weights - math.log(odds)
+        if share is None:
+            posterior = torch.sigmoid(score + math.log(prior / (1 - prior)))
+            prior = min(max(float(posterior.mean()), 0.01), 0.99)
+        else:
+            posterior = _with_mean(score, share)
+        if float((posterior - before).abs().max()) < tolerance:
+            break
+    return posterior, prior
+
+
+def _with_mean(score: Tensor, mean: float) -> Tensor:
+    """Sigmoid of shifted scores, the shift such that they have that mean."""
+    low, high = -100.0 - float(score.max()), 100.0 - float(score.min())
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float(torch.sigmoid(score + middle).mean()) < mean:
+            low = middle
+        else:
+            high = middle
+    return torch.sigmoid(score + low)
+
+
+def expected_best_gamma(
+    seen_margin: Tensor,
+    pool_margin: Tensor,
+    posterior: Tensor,
+    hits: tuple[float, float],
+    share: float,
+    width: float = 0.1,
+    points: int = 400,
+) -> tuple[float, float]:
+    """γ of the best expected Acc_{Y/Y}, with margins of both groups smoothed by a Gaussian.
+
+    Args:
+        seen_margin: of held-out seen samples, float64 (M,).
+        pool_margin: of the pool, float64 (N,).
+        posterior: that a pool image is of an absent class, (N,).
+        hits: how often the right class leads its own group, for seen and for absent samples.
+        share: of absent-class images where the model will be used.
+        width: of the Gaussian, in standard deviations of the margins.
+        points: candidates for γ.
+
+    Returns:
+        γ, and the accuracy to expect of it, a fraction.
+    """
+    margin = torch.cat([seen_margin, pool_margin])
+    of_seen = torch.cat([torch.ones_like(seen_margin), 1 - posterior])
+    of_absent = torch.cat([torch.zeros_like(seen_margin), posterior])
+    of_seen, of_absent = of_seen / of_seen.sum(), of_absent / of_absent.sum()
+    low, high = (matching_quantile(margin, q) for q in (0.005, 0.995))
+    gamma = torch.linspace(low, high, points, dtype=torch.float64)
+    bandwidth = width * float(margin.std())
+    accuracy = []
+    for g in gamma:
+        below = torch.special.ndtr((g - margin) / bandwidth)
+        kept, gained = 1 - below @ of_seen, below @ of_absent
+        accuracy.append((1 - share) * hits[0] * float(kept) + share * hits[1] * float(gained))
+    best = max(range(points), key=accuracy.__getitem__)
+    return float(gamma[best]), accuracy[best]

@@ -1,0 +1,63 @@
+"""What seen-only estimators may know of a labelled seen target sample: three numbers a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from torch import Tensor
+
+from ftc.functional.gamma import check_seen, non_target_gap
+from ftc.functional.outcomes import SEEN, as_logits, check_target, label_groups, reduce_logits
+from ftc.partition import ClassPartition
+
+
+@frozen(eq=False)
+class SeenStatistics:
+    """Samples of seen classes under one model.
+
+    Attributes:
+        gap: mean of z over S \\ {y} minus mean over U, float64 (N,); ``nan`` where one of them is empty.
+        margin: max_F z − max_U z, float64 (N,).
+        hit: argmax_F z = y, bool (N,).
+    """
+
+    gap: Tensor
+    margin: Tensor
+    hit: Tensor
+
+    def __len__(self) -> int:
+        return len(self.gap)
+
+    def cpu(self) -> SeenStatistics:
+        """The same on the CPU."""
+        return SeenStatistics(self.gap.cpu(), self.margin.cpu(), self.hit.cpu())
+
+    def rows(self, keep: Tensor) -> SeenStatistics:
+        """Some of the samples: a mask (N,) or indices."""
+        return SeenStatistics(self.gap[keep], self.margin[keep], self.hit[keep])
+
+
+def seen_statistics(logits: Any, target: Any, partition: ClassPartition) -> SeenStatistics:
+    """`SeenStatistics` of logits (N, C) and labels (N,), all of seen classes.
+
+    Raises:
+        InputError: a sample that is not of a seen class; see `ftc.functional.reduce_logits` for the rest.
+    """
+    outcomes = reduce_logits(logits, target, partition)
+    y = outcomes.target
+    check_seen(y, partition)
+    gaps = non_target_gap(as_logits(logits, partition), y, partition)
+    return SeenStatistics(gaps, outcomes.margin, outcomes.hit_at_1(partition))
+
+
+def keep_seen(logits: Any, target: Any, partition: ClassPartition) -> tuple[Tensor, Tensor]:
+    """The samples of seen classes among logits (N, C) and labels (N,).
+
+    Labels decide only which samples are kept, so neither the labels nor the presence of absent-class samples
+    changes what comes out.
+    """
+    logits = as_logits(logits, partition)
+    y = check_target(target, logits, partition)
+    kept = label_groups(y, partition) == SEEN
+    return logits[kept], y[kept]

@@ -103,6 +103,9 @@ def recorded_gaps(runs: Iterable[Run], lane: str) -> list[Gap]:
 def refitted_gaps(runs: Iterable[Run], shift: float | None = None) -> list[Gap]:
     """Gaps of the unlabelled lane's scalar estimators, refitted with the test images as the pool.
 
+    Without a shift ``val_oracle`` stands beside them, the best γ by all labels of the validation images: how
+    close one can come at all to a γ* that is chosen on the very images it is measured on.
+
     Args:
         runs: with their saved predictions.
         shift: what is added to the pool's share of absent-class images by leaving images out at random, so
@@ -124,6 +127,12 @@ def refitted_gaps(runs: Iterable[Run], shift: float | None = None) -> list[Gap]:
         evaluated = OracleEvidence.from_logits(logits, target, p)
         curve = curve_of_outcomes(evaluated.outcomes, p)
         best = curve.at(Oracle().fit(evaluated).gamma)["acc_all"]
+        if shift is None:
+            validation = OracleEvidence.from_logits(
+                saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p
+            )
+            reached = curve.at(Oracle().fit(validation).gamma)["acc_all"]
+            gaps.append(Gap("val_oracle", run, 100 * (best - reached)))
         found: dict[str, list[float]] = {name: [] for name in calibrators}
         for draw in range(1 if shift is None else DRAWS):
             rows = torch.arange(len(target)) if shift is None else _shifted(target, p, shift, draw)

@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import timm
@@ -14,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
-from tests.conftest import readme_blocks, run_train
+from tests.conftest import readme_blocks, run_module, run_train
 
 CLASSES = ("circle", "cross", "square", "star")
 
@@ -25,6 +27,19 @@ def test_functions_example():
     with contextlib.redirect_stdout(out):
         exec(block, {})
     assert "acc_absent" in out.getvalue()
+
+
+def test_saved_logits_example(tmp_path):
+    (script,) = (block for block in readme_blocks("python") if "# save_logits.py" in block)
+    (tmp_path / "save_logits.py").write_text(script)
+    subprocess.run([sys.executable, "save_logits.py"], cwd=tmp_path, check=True)
+    (command,) = (line for b in readme_blocks("bash") for line in b.splitlines() if "ftc.calibrate" in line)
+    result = run_module("calibrate", tmp_path, *command.split()[3:])
+    assert result.returncode == 0, result.stderr
+    (path,) = tmp_path.glob("outputs/logits-*/results.json")
+    stages = json.loads(path.read_text())["stages"]
+    assert stages["calibrated"]["alg"]["acc_absent"] > stages["fine_tuned"]["acc_absent"] + 0.3
+    assert "│ + ALG " in result.stdout
 
 
 def draw_photos(root: Path, classes: tuple[str, ...], count: int) -> None:

@@ -105,8 +105,9 @@ def curve_of_outcomes(
     target = outcomes.target.cpu()
     groups = label_groups(target, partition)
     hit = outcomes.hit_at_1(partition).cpu()
+    num_samples = group_sizes(groups)
     if average == "sample":
-        weight, sizes = hit.long(), group_sizes(groups)
+        weight, sizes = hit.long(), num_samples
     else:
         counts = torch.bincount(target, minlength=partition.num_classes)
         weight = hit / counts[target].double()
@@ -119,22 +120,22 @@ def curve_of_outcomes(
     ends = torch.ones(len(margin), dtype=torch.bool)
     if len(margin):
         torch.ne(margin[1:], margin[:-1], out=ends[:-1])
-    hits = {name: weight * (groups == code) for name, code in GROUP_CODES.items()}
+    hits = weight * _members(groups)
     return assemble_curve(
         _middles(margin[ends]),
         margin[ends],
-        passed={name: mine[order].cumsum(0)[ends] for name, mine in hits.items()},
-        hits={name: mine.sum() for name, mine in hits.items()},
+        passed=hits[:, order].cumsum(1)[:, ends],
+        hits=hits.sum(1),
         sizes=sizes,
-        num_samples=group_sizes(groups),
+        num_samples=num_samples,
     )
 
 
 def assemble_curve(
     gamma: Tensor,
     margin: Tensor,
-    passed: Mapping[str, Tensor],
-    hits: Mapping[str, Tensor],
+    passed: Tensor,
+    hits: Tensor,
     sizes: Mapping[str, int],
     num_samples: dict[str, int],
 ) -> SeenAbsentCurve:
@@ -143,26 +144,30 @@ def assemble_curve(
     Args:
         gamma: one a step, (K,).
         margin: where the steps meet, (K − 1,).
-        passed: by group, the hits (or their weights) with a margin at or below each of them, (K − 1,).
-        hits: by group, all of its hits (or their weights).
+        passed: hits (or their weights) with a margin at or below each of them, (groups, K − 1), in the order
+            of `GROUP_CODES`.
+        hits: all hits (or their weights), (groups,).
         sizes: by group, what its hits are divided by.
         num_samples: by group.
     """
-    numerator: dict[str, Tensor] = {}
-    for name, code in GROUP_CODES.items():
-        gone = torch.cat([passed[name].new_zeros(1), passed[name]])
-        numerator[name] = gone if code == ABSENT else hits[name] - gone
+    gone = torch.nn.functional.pad(passed, (1, 0))
+    is_absent = torch.tensor([[code == ABSENT] for code in GROUP_CODES.values()])
+    numerator = torch.where(is_absent, gone, hits[:, None] - gone)
+    seen, absent, _ = (
+        row.double() / (size or math.nan) for row, size in zip(numerator, sizes.values(), strict=True)
+    )
+    everything = numerator.sum(0).double() / (sum(sizes.values()) or math.nan)
+    return SeenAbsentCurve(gamma, seen, absent, everything, margin, num_samples)
 
-    def share(*names: str) -> Tensor:
-        total = sum(sizes[name] for name in names)
-        return torch.stack([numerator[name] for name in names]).sum(0).double() / (total or math.nan)
 
-    return SeenAbsentCurve(gamma, share("seen"), share("absent"), share(*GROUP_CODES), margin, num_samples)
+def _members(groups: Tensor) -> Tensor:
+    """Which samples belong to which group, bool (groups, N), in the order of `GROUP_CODES`."""
+    return groups == groups.new_tensor(list(GROUP_CODES.values()))[:, None]
 
 
 def group_sizes(groups: Tensor) -> dict[str, int]:
     """Samples by group of their label, from `label_groups`."""
-    return {name: int((groups == code).sum()) for name, code in GROUP_CODES.items()}
+    return dict(zip(GROUP_CODES, _members(groups).sum(1).tolist(), strict=True))
 
 
 def _middles(edges: Tensor) -> Tensor:

@@ -192,7 +192,8 @@ def reduce_logits(
         raise InputError(f"top_k={list(top_k)}: 1 must be among them and none below it")
     z = as_logits(logits, partition)
     y = check_target(target, z, partition)
-    is_absent = label_groups(y, partition) == ABSENT
+    groups = label_groups(y, partition)
+    is_absent = groups == ABSENT
     work, totals = _workspace(z), z.new_empty(len(z))
     outcomes = Outcomes(
         margin=z.new_empty(len(z), dtype=torch.float64),
@@ -209,7 +210,8 @@ def reduce_logits(
         outcomes.threshold[rows] = threshold
         outcomes.within[rows] = within
     check_finite(z, totals)
-    outcomes.within[label_groups(y, partition) == OTHERS] = False
+    if partition.others:
+        outcomes.within[groups == OTHERS] = False
     return outcomes
 
 

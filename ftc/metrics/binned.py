@@ -86,7 +86,6 @@ class BinnedSeenAbsentCurve(Metric):
     def compute(self) -> BinnedCurve:
         edges, hits, samples = self.edges.cpu(), self.hits.cpu(), self.samples.cpu()
         sizes = dict(zip(GROUP_CODES, samples.tolist(), strict=True))
-        bins = dict(zip(GROUP_CODES, hits, strict=True))
         if self.partition.absent:
             first = min(float(self.lowest), float(edges[0]) - 1)
             last = max(float(self.highest), float(edges[-1]))
@@ -94,19 +93,15 @@ class BinnedSeenAbsentCurve(Metric):
             gamma = torch.cat([edges.new_tensor([first - 1]), edges, edges.new_tensor([last + 1])])
         else:
             margin, gamma = edges[:0], edges.new_zeros(1)
-        curve = assemble_curve(
-            gamma,
-            margin,
-            passed={name: counts.cumsum(0)[: len(margin)] for name, counts in bins.items()},
-            hits={name: counts.sum() for name, counts in bins.items()},
-            sizes=sizes,
-            num_samples=sizes,
-        )
-        return BinnedCurve(curve, *self._errors(bins, sizes))
+        passed = hits.cumsum(1)[:, : len(margin)]
+        curve = assemble_curve(gamma, margin, passed, hits.sum(1), sizes, sizes)
+        return BinnedCurve(curve, *self._errors(hits, sizes))
 
-    def _errors(self, bins: dict[str, Tensor], sizes: dict[str, int]) -> tuple[float, float]:
+    def _errors(self, hits: Tensor, sizes: dict[str, int]) -> tuple[float, float]:
         if not self.partition.absent:
             return 0.0, 0.0
-        seen, absent = (bins[name].double() / (sizes[name] or math.nan) for name in ("seen", "absent"))
-        widest = int(torch.stack(list(bins.values())).sum(0).max())
+        seen, absent, _ = (
+            row.double() / (n or math.nan) for row, n in zip(hits, sizes.values(), strict=True)
+        )
+        widest = int(hits.sum(0).max())
         return float((seen * absent).sum()) / 2, widest / (sum(sizes.values()) or math.nan)

@@ -20,6 +20,8 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E
 NCM = "#56B4E9"
 SEEN, ABSENT, ALL = BLUE, RED, GREY
 METHODS = [GREEN, PURPLE, ORANGE, "#8C564B", "#F0E442"]
+# Not as many as colours, so that no two methods share both.
+MARKERS = "DsvP^Xd"
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -79,7 +81,9 @@ def seen_absent_curve(record: RunRecord) -> Figure:
     ]
     for index, (name, stage) in enumerate(_methods(record).items()):
         colour = METHODS[index % len(METHODS)]
-        markers.append((f"{stage_name(name)}, γ = {stage.gamma:.1f}", stage, colour, "DsvP^"[index % 5]))
+        markers.append(
+            (f"{stage_name(name)}, γ = {stage.gamma:.1f}", stage, colour, MARKERS[index % len(MARKERS)])
+        )
     if "oracle" in record.calibrated:
         oracle = record.calibrated["oracle"]
         markers.append((f"oracle, γ* = {oracle.gamma:.1f}", oracle, "black", "*"))
@@ -99,7 +103,10 @@ def seen_absent_curve(record: RunRecord) -> Figure:
             )
     axes.set(xlabel="seen accuracy S/Y (%)", ylabel="absent accuracy U/Y (%)", xlim=(0, 102), ylim=(0, 102))
     axes.set_title("Seen–absent curve: one scalar γ trades the two")
-    if axes.collections:
+    if len(markers) > 8:
+        figure.set_figwidth(9.6)
+        figure.legend(loc="outside right center")
+    elif axes.collections:
         axes.legend(loc="lower left")
     else:
         axes.text(50, 50, "no absent-class samples were evaluated", ha="center")

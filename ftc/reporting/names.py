@@ -10,11 +10,17 @@ STAGES = {
     "mixed_anchor": "mixed anchor",
     "symmetric": "symmetric misroute",
     "pcv": "PCV",
+    "pcv_best": "PCV, best overall",
+    "pcv_balanced": "PCV, balanced",
     "interpolated": "interpolated",
+    "interpolated_mixed": "interpolated ¾, mixed anchor",
+    "interpolated_unlabelled": "interpolated, expected accuracy",
     "prior_matched": "prior-matched",
+    "prior_estimated": "prior-matched, estimated",
     "margin_mixture": "margin mixture",
     "expected_accuracy": "expected accuracy",
     "fixed": "fixed γ",
+    "val_oracle": "oracle on validation labels",
     "oracle": "oracle",
 }
 

@@ -9,14 +9,19 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
 from ftc import ClassPartition
+from ftc.cli import conf_dir
+from ftc.config import Node, check
 from ftc.data import ArrayReader
 
+N = TypeVar("N", bound=Node)
 Command = Callable[..., subprocess.CompletedProcess]
 
 
@@ -31,6 +36,12 @@ def run_module(module: str, folder: Path, *arguments: str, **environment: str) -
     env = {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(folder)} | environment
     line = [sys.executable, "-m", f"ftc.{module}", *arguments]
     return subprocess.run(line, cwd=folder, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+
+def composed(kind: type[N], name: str, *overrides: str) -> N:
+    """The configuration of ``python -m ftc.<name>`` in this process, checked."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return check(compose(name, overrides=list(overrides)), kind)
 
 
 def readme_blocks(language: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from safetensors.numpy import save_file
 
 from ftc import ClassPartition, InputError
 from ftc.calibrators import AnchoredLogitGap, PriorMatching, SeenEvidence, UnlabelledEvidence
+from ftc.config import CalibrateConfig
 from ftc.functional import average_logit_gap, partition_accuracy, seen_absent_curve
 from ftc.results import RunRecord
-from ftc.saved_logits import read_logits
-from tests.conftest import random_logits, run_module
+from ftc.saved_logits import read_logits, run_calibration
+from tests.conftest import composed, random_logits, run_module
 
 PARTITION = ClassPartition(6, seen=[0, 2, 4], absent=[1, 3, 5])
 Arrays = dict[str, np.ndarray]
@@ -123,15 +125,30 @@ def test_a_finished_run_is_shown_and_named_by_its_content(home):
     assert "Bootstrap intervals" in other.stdout
 
 
-WRONG = {
+EARLY = {
     "train=nowhere.npz": "train=nowhere.npz: no such file",
     "train=data.csv": "train=data.csv: choose a file that ends in .npz, .npy, .safetensors, .parquet",
-    "partition.seen=[0,9]": "partition.seen=[0, 9]: column 9 is outside the head; choose from 0 to 5",
-    "calibration.use=[symmetric]": "symmetric needs labelled seen samples held out of fine-tuning",
-    "calibration.use=[pcv]": "pcv needs the folds of pseudo cross-validation, which a run of ftc.train makes",
-    "calibration.use=[interpolated]": "calibration.use=['interpolated']: interpolated moves weights",
+    "calibration.use=[foo]": "calibration.use=['foo']: no calibrator 'foo'; choose from alg,",
     "~partition.seen": "partition.seen: missing; give it a value",
     "eval=???": "eval: missing; give it a value",
+    "calibration.use=[symmetric]": "symmetric needs labelled seen samples held out of fine-tuning",
+}
+
+
+@pytest.mark.parametrize("override", EARLY)
+def test_wrong_input_gets_one_line_and_no_folder(home, override):
+    (home / "data.csv").write_text("0")
+    result = run_module("calibrate", home, *ARGUMENTS, override, "run_dir=wrong")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"ftc: error: {EARLY[override]}")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (home / "wrong").exists()
+
+
+LATE = {
+    "partition.seen=[0,9]": "partition.seen=[0, 9]: column 9 is outside the head; choose from 0 to 5",
+    "calibration.use=[pcv]": "pcv needs the folds of pseudo cross-validation, which a run of ftc.train makes",
+    "calibration.use=[interpolated]": "calibration.use=['interpolated']: interpolated moves weights",
     "train=broken.npz": "train=broken.npz: cannot be read",
     "train=nameless.npz": "train=nameless.npz: no array 'logits' in it, only target",
     "train=unlabelled.npz": "train: no array 'target' in it",
@@ -142,24 +159,23 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("override", WRONG)
-def test_wrong_input_gets_one_line_and_no_folder(home, override):
+@pytest.mark.parametrize("override", LATE)
+def test_what_only_the_files_tell_is_named_too(home, monkeypatch, override):
+    monkeypatch.chdir(home)
     content = arrays(300, 0)
-    (home / "data.csv").write_text("0")
-    (home / "broken.npz").write_bytes(b"PK\x03\x04nonsense")
+    Path("broken.npz").write_bytes(b"PK\x03\x04nonsense")
     infinite, outside = content["logits"].copy(), content["target"].copy()
     infinite[7, 0], outside[3] = np.inf, 6
-    np.savez(home / "nameless.npz", target=content["target"])
-    np.savez(home / "unlabelled.npz", logits=content["logits"])
-    np.savez(home / "infinite.npz", logits=infinite, target=content["target"])
-    np.savez(home / "outside.npz", logits=content["logits"], target=outside)
-    np.savez(home / "short.npz", logits=content["logits"], target=content["target"][:5])
-    np.savez(home / "pickled.npz", logits=np.array([{}], dtype=object))
-    result = run_module("calibrate", home, *ARGUMENTS, override, "run_dir=wrong")
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"ftc: error: {WRONG[override]}")
-    assert len(result.stderr.splitlines()) == 1
-    assert not (home / "wrong").exists()
+    np.savez("nameless.npz", target=content["target"])
+    np.savez("unlabelled.npz", logits=content["logits"])
+    np.savez("infinite.npz", logits=infinite, target=content["target"])
+    np.savez("outside.npz", logits=content["logits"], target=outside)
+    np.savez("short.npz", logits=content["logits"], target=content["target"][:5])
+    np.savez("pickled.npz", logits=np.array([{}], dtype=object))
+    config = composed(CalibrateConfig, "calibrate", *ARGUMENTS, override, "run_dir=late")
+    with pytest.raises(InputError, match=f"^{re.escape(LATE[override])}"):
+        run_calibration(config)
+    assert not Path("late").exists()
 
 
 def test_rows_of_different_length_are_refused(tmp_path):

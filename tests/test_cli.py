@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ftc import InputError
+from ftc.config import TrainConfig
+from ftc.run import run_experiment
+from tests.conftest import composed
 
 WRONG = {
     "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from calibration, data,",
@@ -94,10 +100,19 @@ def test_answers_come_without_torch(tmp_path, argument):
         (["+logger.csv.colour=red"], "logger.csv=ftc.loggers.csv_logger: "),
     ],
 )
-def test_what_only_building_can_tell_leaves_no_folder_either(command, tmp_path, overrides, message):
-    result = command(*overrides)
+def test_what_only_building_can_tell_leaves_no_folder_either(monkeypatch, tmp_path, overrides, message):
+    monkeypatch.chdir(tmp_path)
+    config = composed(TrainConfig, "train", "run_dir=run", *overrides)
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        run_experiment(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_building_tells_is_one_line_as_well(command, tmp_path):
+    result = command("optimizer.name=sdg")
     assert result.returncode == 2
-    assert f"ftc: error: {message}" in result.stderr
+    assert result.stderr.startswith("ftc: error: optimizer.name=sdg: choose from")
+    assert result.stderr.count("\n") == 1
     assert not Path(tmp_path, "outputs").exists()
 
 

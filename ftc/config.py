@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -225,7 +226,7 @@ class TrainerConfig(Node):
     deterministic: bool | Literal["warn"]
 
 
-class JobConfig(Node):
+class JobConfig(Node, ABC):
     """What all jobs that write a run folder have in common."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -233,9 +234,9 @@ class JobConfig(Node):
     run_dir: str | None
     overwrite: bool
 
+    @abstractmethod
     def run_name(self) -> str:
         """A name by what the job computes."""
-        raise NotImplementedError
 
 
 class TrainConfig(JobConfig):

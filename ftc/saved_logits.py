@@ -38,7 +38,7 @@ from ftc.evaluation import (
     with_intervals,
 )
 from ftc.functional import curve_of_outcomes, reduce_logits
-from ftc.functional.outcomes import as_tensor, check_finite
+from ftc.functional.outcomes import SEEN, as_tensor, check_finite, label_groups
 from ftc.functional.seen import keep_seen
 from ftc.instantiate import make
 from ftc.metrics import LogitScale
@@ -88,12 +88,11 @@ def run_calibration(config: CalibrateConfig) -> dict[str, Any]:
     else:
         files = {key: read_logits(key, path) for key, path in config.files().items()}
         partition = config.partition.build(files["eval"].logits.shape[1])
-        for key in ("train", "held_out"):
-            if key in files:
-                dropped = len(files[key].logits) - len(_seen_only(key, files[key], partition).logits)
-                if dropped:
-                    out.print(f"{key}: {dropped} samples are not of seen classes and take no part")
         record = calibrate_logits(config.name, files, partition, config.calibration)
+        for key in ("train", "held_out"):
+            dropped = _not_seen(files[key], partition) if key in files else 0
+            if dropped:
+                out.print(f"{key}: {dropped} samples are not of seen classes and take no part")
         write_figures(folder / "figures", record)
         # Last, because a folder with results is a finished run.
         record.write(folder)
@@ -169,6 +168,11 @@ def _seen_only(key: str, saved: SavedLogits, partition: ClassPartition) -> Saved
     if saved.source_logits is not None:
         source, _ = _named(f"{key}, source_logits", keep_seen, saved.source_logits, target, partition)
     return SavedLogits(logits, kept, source)
+
+
+def _not_seen(saved: SavedLogits, partition: ClassPartition) -> int:
+    assert saved.target is not None
+    return int((label_groups(saved.target, partition) != SEEN).sum())
 
 
 def _evaluate(

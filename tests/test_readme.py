@@ -13,8 +13,10 @@ from pathlib import Path
 
 import timm
 import torch
+from lightning.pytorch import LightningModule
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.conftest import readme_blocks, run_module, run_train
 
@@ -27,6 +29,34 @@ def test_functions_example():
     with contextlib.redirect_stdout(out):
         exec(block, {})
     assert "acc_absent" in out.getvalue()
+
+
+class TwoLayers(LightningModule):
+    """Knows nothing of ftc."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Linear(5, 4)
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        return {"logits": self.layers(batch[0]), "target": batch[1]}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_callback_example(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in readme_blocks("python") if "CalibrationCallback(" in block)
+    features = torch.randn(80, 5, generator=torch.Generator().manual_seed(0))
+    seen = DataLoader(TensorDataset(features[:40], torch.arange(40) % 2), 8)
+    val = DataLoader(TensorDataset(features[40:], torch.arange(40) % 4), 8)
+    names = {"module": TwoLayers(), "train_loader": seen, "loaders": [seen, val]}
+    exec(block, names)
+    assert [row["epoch"] for row in names["callback"].history] == [-1, 0, 1, 2]
 
 
 def test_saved_logits_example(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 from ftc.calibrators.base import Calibration, Calibrator, SeenData
@@ -56,7 +57,7 @@ class AverageLogitGap(Calibrator[SeenEvidence | OracleEvidence]):
         return Calibration(_average_gap(evidence.fine_tuned), (evidence.origin,))
 
 
-class _Anchored(Calibrator[SeenEvidence]):
+class _Anchored(Calibrator[SeenEvidence], ABC):
     """What compares the fine-tuned model with its source on the same seen samples."""
 
     evidence = SeenEvidence
@@ -75,10 +76,11 @@ class _Anchored(Calibrator[SeenEvidence]):
         gamma = self._compare(evidence.fine_tuned, evidence.source, evidence.partition)
         return Calibration(gamma, (evidence.origin, "source model"))
 
+    @abstractmethod
     def _compare(
         self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
     ) -> float:
-        raise NotImplementedError
+        """γ from the same samples under both models."""
 
 
 class AnchoredLogitGap(_Anchored):

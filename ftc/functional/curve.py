@@ -114,18 +114,17 @@ def curve_of_outcomes(
         present = label_groups(counts.nonzero()[:, 0], partition)
         sizes = group_sizes(present)
     margin, order = outcomes.margin.cpu().sort()
-    if not partition.absent:
-        margin, order = margin[:0], order[:0]
-    # Equal margins are one step: it ends at the last of them.
-    ends = torch.ones(len(margin), dtype=torch.bool)
-    if len(margin):
+    # Equal margins are one step: it ends at the last of them. Without absent classes γ moves nothing.
+    ends = torch.full((len(margin),), bool(partition.absent))
+    if partition.absent:
         torch.ne(margin[1:], margin[:-1], out=ends[:-1])
-    hits = weight * _members(groups)
+    passed = (weight * _members(groups))[:, order].cumsum(1)
     return assemble_curve(
         _middles(margin[ends]),
         margin[ends],
-        passed=hits[:, order].cumsum(1)[:, ends],
-        hits=hits.sum(1),
+        passed=passed[:, ends],
+        # Summed in the order of the margins: the same number however the samples came.
+        hits=passed[:, -1:].sum(1),
         sizes=sizes,
         num_samples=num_samples,
     )

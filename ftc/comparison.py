@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,8 @@ def refitted_gaps(runs: Iterable[Run], shift: float | None = None) -> list[Gap]:
     gaps = []
     for run in runs:
         saved, p = load_tensors(run.folder / "predictions.safetensors"), run.partition
-        logits, source, target = (saved[f"{key}/test/{field}"] for key, field in _TEST_FIELDS)
+        logits, target = saved["fine_tuned/test/logits"], saved["fine_tuned/test/target"]
+        source = saved["source/test/logits"]
         kept, labels = keep_seen(saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p)
         before, _ = keep_seen(saved["source/val/logits"], saved["source/val/target"], p)
         seen = SeenEvidence.from_logits(kept, labels, p, before, "seen val")
@@ -141,9 +142,6 @@ def refitted_gaps(runs: Iterable[Run], shift: float | None = None) -> list[Gap]:
                 found[name].append(100 * (best - curve.at(calibration.gamma)["acc_all"]))
         gaps += [Gap(name, run, sum(values) / len(values)) for name, values in found.items()]
     return gaps
-
-
-_TEST_FIELDS = (("fine_tuned", "logits"), ("source", "logits"), ("fine_tuned", "target"))
 
 
 def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int) -> Tensor:
@@ -167,29 +165,21 @@ def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int]) -> str:
         gaps: of one lane.
         chosen_on: partition seeds that estimators and constants were chosen on.
     """
-    recipes = list(dict.fromkeys(gap.run.record.experiment for gap in gaps))
-    sizes = sorted({len(gap.run.partition.seen) for gap in gaps})
-
-    def reported(gap: Gap) -> bool:
-        return gap.run.partition_seed not in chosen_on
-
-    columns: dict[str, Callable[[Gap], bool]] = {
-        "chosen on": lambda gap: not reported(gap),
-        "**reported**": reported,
-    }
-    for recipe in recipes:
-        columns[recipe] = lambda gap, recipe=recipe: reported(gap) and gap.run.record.experiment == recipe  # type: ignore[misc]
-    for size in sizes:
-        columns[f"{size} seen"] = lambda gap, size=size: reported(gap) and len(gap.run.partition.seen) == size  # type: ignore[misc]
-    runs = {name: {id(gap.run) for gap in gaps if keep(gap)} for name, keep in columns.items()}
+    chosen = [gap for gap in gaps if gap.run.partition_seed in chosen_on]
+    reported = [gap for gap in gaps if gap.run.partition_seed not in chosen_on]
+    columns = {"chosen on": chosen, "**reported**": reported}
+    for recipe in dict.fromkeys(gap.run.record.experiment for gap in gaps):
+        columns[recipe] = [gap for gap in reported if gap.run.record.experiment == recipe]
+    for size in sorted({len(gap.run.partition.seen) for gap in gaps}):
+        columns[f"{size} seen"] = [gap for gap in reported if len(gap.run.partition.seen) == size]
+    runs = {name: {id(gap.run) for gap in column} for name, column in columns.items()}
     lines = [
         "| estimator | " + " | ".join(f"{name} ({len(runs[name])})" for name in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for estimator in dict.fromkeys(gap.estimator for gap in gaps):
-        mine = [gap for gap in gaps if gap.estimator == estimator]
         name = "γ = 0" if estimator == "fine_tuned" else f"{stage_name(estimator)} (`{estimator}`)"
-        cells = (_cell([gap.points for gap in mine if keep(gap)]) for keep in columns.values())
+        cells = (_cell([gap.points for gap in c if gap.estimator == estimator]) for c in columns.values())
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

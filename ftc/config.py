@@ -225,6 +225,16 @@ class TrainerConfig(Node):
     max_epochs: PositiveInt
     deterministic: bool | Literal["warn"]
 
+    @model_validator(mode="after")
+    def _validates_at_the_end(self) -> TrainerConfig:
+        every = (self.model_extra or {}).get("check_val_every_n_epoch")
+        if isinstance(every, int) and (every < 1 or self.max_epochs % every):
+            raise InputError(
+                f"trainer.check_val_every_n_epoch={every}: γ is fitted at validations, so the last of "
+                f"trainer.max_epochs={self.max_epochs} needs one; choose a divisor"
+            )
+        return self
+
 
 class JobConfig(Node, ABC):
     """What all jobs that write a run folder have in common."""

@@ -56,6 +56,9 @@ from ftc.results import FILE_NAME, RunRecord, nullable
 from ftc.run_folder import Predictions, RunFolder
 from ftc.versions import versions
 
+# Where training happens: what is cached does not depend on it.
+_PLACE = {"accelerator", "devices", "strategy"}
+
 
 def run_experiment(config: TrainConfig) -> dict[str, Any]:
     """Do the whole run and print its table; a finished run of the same name is only printed again.
@@ -213,7 +216,7 @@ class _Run:
                 include={"num_classes", "source", "source_augmentation", "batch_size"},
             ),
             "source": config.source.model_dump(exclude={"cache_dir"}),
-            "precision": config.trainer.precision,
+            "trainer": config.trainer.model_dump(exclude={*_PLACE, "max_epochs"}),
             "versions": versions(),
         }
 
@@ -259,7 +262,7 @@ class _Run:
             ),
             "optimizer": config.optimizer.model_dump(),
             "scheduler": config.scheduler.model_dump(),
-            "trainer": config.trainer.model_dump(include={"max_epochs", "precision"}),
+            "trainer": config.trainer.model_dump(exclude=_PLACE),
             "world_size": self.world_size,
         }
 
@@ -306,7 +309,7 @@ class _Run:
         with self._stage(name):
             ends = load_tensors(source_file), _copy(self.classifier.timm_state_dict())
             if calibrator.alpha is None:
-                calibrator.alpha = calibrator.choose(self._hits_inside_seen(ends, calibrator.alphas))
+                calibrator.alpha = calibrator.choose(self._held_out_hits(ends, calibrator.alphas))
             self.classifier.load_timm_state_dict(interpolate_weights(*ends, calibrator.alpha))
             callback = self._callback(
                 {name: calibrator}, source=self.calibration.source, source_pool=self.calibration.source_pool
@@ -318,14 +321,20 @@ class _Run:
         assert callback.evaluation is not None
         return callback.evaluation.calibrated[name]
 
-    def _hits_inside_seen(
+    def _held_out_hits(
         self, ends: tuple[Mapping[str, Tensor], Mapping[str, Tensor]], alphas: Sequence[float]
     ) -> dict[float, Tensor]:
-        """By α: whether held-out seen samples get the right seen class; nothing where logits overflow."""
+        """By α: which held-out seen samples are right inside their group; none where logits overflow."""
         recorder = PredictionRecorder(("val",))
         trainer = self._quiet_trainer(recorder)
-        hits = {}
-        for alpha in (0.0, *alphas, 1.0):
+        held_out = self.calibration.available.seen.get("held_out")
+        if held_out is None or held_out.source is None:
+            raise InputError(
+                "interpolated wants labelled seen images held out of fine-tuning; name data.val with seen "
+                "classes, or data.holdout"
+            )
+        hits = {0.0: held_out.source.hit, 1.0: held_out.fine_tuned.hit}
+        for alpha in alphas:
             self.classifier.load_timm_state_dict(interpolate_weights(*ends, alpha))
             trainer.validate(self.module, self.data.held_out_dataloader(), verbose=False)
             logits, target = (recorder.latest["val"][field] for field in ("logits", "target"))

@@ -89,6 +89,7 @@ class CalibrationCallback(Callback):
         history: validation evaluations so far, epoch −1 first: scalars and curve of each.
         calibrations: γ of every calibrator that is no oracle, fitted at the latest validation.
         source, source_pool: the source model's statistics, from epoch −1.
+        available: the evidence of the latest validation.
 
     Raises:
         InputError: an unknown role, not exactly one ``val``, a gallery after it, a calibrator named oracle,
@@ -145,7 +146,7 @@ class CalibrationCallback(Callback):
         self.source: dict[SeenData, SeenStatistics] = dict(source or {})
         self.source_pool = source_pool
         self._source_given = source is not None
-        self._available = Available()
+        self.available = Available()
         self._means: Tensor | None = None
         self._epoch = 0 if self._source_given else -1
         self._streams: dict[str, Metric] = {}
@@ -284,9 +285,9 @@ class CalibrationCallback(Callback):
         elif trainer.state.fn != "validate":
             self._epoch = trainer.current_epoch
         outcomes = self._streams["outcomes"].compute()
-        self._available = self._evidence(is_source)
+        self.available = self._evidence(is_source)
         methods = {n: c for n, c in self.calibrators.items() if c.evidence is not OracleEvidence}
-        self.calibrations = fit_all(methods, self._available)
+        self.calibrations = fit_all(methods, self.available)
         evaluation = self._conclude(trainer, pl_module, "val", outcomes)
         self.history.append({**evaluation.scalars(), "curve": evaluation.curve})
 
@@ -321,7 +322,7 @@ class CalibrationCallback(Callback):
         curve = curve_of_outcomes(outcomes, self.partition, self.average)
         gap = self._streams["gap"].compute().cpu()
         evaluated = OracleEvidence(f"{stage} labels", outcomes, gap, self.partition)
-        available = replace(self._available, evaluated=evaluated)
+        available = replace(self.available, evaluated=evaluated)
         oracles = {n: c for n, c in self.calibrators.items() if c.evidence is OracleEvidence}
         if curve.num_samples["absent"]:
             oracles["oracle"] = Oracle(average=self.average)

@@ -9,7 +9,7 @@ from typing import Literal
 from ftc.calibrators.base import Calibration, Calibrator, SeenData
 from ftc.calibrators.evidence import Evidence, NoEvidence, OracleEvidence, SeenEvidence
 from ftc.errors import InputError
-from ftc.functional.gamma import matching_quantile
+from ftc.functional.gamma import check_gap, matching_quantile
 from ftc.functional.seen import SeenStatistics
 from ftc.partition import ClassPartition
 
@@ -54,7 +54,7 @@ class AverageLogitGap(Calibrator[SeenEvidence | OracleEvidence]):
         if isinstance(evidence, OracleEvidence):
             gamma = float(evidence.gap.nanmean())
             return Calibration(gamma, (f"{evidence.origin} (label leak)",), "oracle")
-        return Calibration(_average_gap(evidence.fine_tuned), (evidence.origin,))
+        return Calibration(_average_gap(evidence.fine_tuned, evidence.partition), (evidence.origin,))
 
 
 class _Anchored(Calibrator[SeenEvidence], ABC):
@@ -96,7 +96,7 @@ class AnchoredLogitGap(_Anchored):
     def _compare(
         self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
     ) -> float:
-        return _average_gap(fine_tuned) - _average_gap(source)
+        return _average_gap(fine_tuned, partition) - _average_gap(source, partition)
 
 
 class MisrouteMatching(_Anchored):
@@ -151,13 +151,9 @@ class SymmetricMisroute(_Anchored):
         return matching_quantile(fine_tuned.margin, rate)
 
 
-def _average_gap(statistics: SeenStatistics) -> float:
-    gap = float(statistics.gap.mean())
-    if math.isnan(gap):
-        raise InputError(
-            "the average logit gap needs two seen classes and one absent class; use another calibrator"
-        )
-    return gap
+def _average_gap(statistics: SeenStatistics, partition: ClassPartition) -> float:
+    check_gap(partition)
+    return float(statistics.gap.mean())
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -41,21 +41,28 @@ def harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b > 0 else 0.0
 
 
+def group_members(outcomes: Outcomes, partition: ClassPartition) -> dict[str, Tensor]:
+    """Which samples the accuracies of ``all``, ``seen`` and ``absent`` run over: masks (N,)."""
+    groups = label_groups(outcomes.target, partition)
+    return {
+        "all": torch.ones_like(groups, dtype=torch.bool),
+        "seen": groups == SEEN,
+        "absent": groups == ABSENT,
+    }
+
+
 def hit_table(
     outcomes: Outcomes, partition: ClassPartition, gamma: float = 0.0
-) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, members (N,) and hits (N,), both bool, of every accuracy at γ."""
-    groups = label_groups(outcomes.target, partition)
-    is_absent = (groups == ABSENT)[:, None]
-    correct = torch.where(is_absent, gamma > outcomes.threshold, gamma <= outcomes.threshold)
-    named = {"seen": groups == SEEN, "absent": groups == ABSENT}
-    everything = torch.ones_like(groups, dtype=torch.bool)
+) -> Iterator[tuple[str, str, Tensor]]:
+    """Name, group and hits of every accuracy at γ: bool, one a sample of `group_members`."""
+    members = group_members(outcomes, partition)
+    correct = torch.where(members["absent"][:, None], gamma > outcomes.threshold, gamma <= outcomes.threshold)
     for column, k in enumerate(outcomes.top_k):
         suffix = "" if k == 1 else f"_top{k}"
-        yield f"acc_all{suffix}", everything, correct[:, column]
-        for name, members in named.items():
-            yield f"acc_{name}{suffix}", members, correct[:, column]
-            yield f"acc_{name}_within{suffix}", members, outcomes.within[:, column]
+        yield f"acc_all{suffix}", "all", correct[:, column]
+        for group in ("seen", "absent"):
+            yield f"acc_{group}{suffix}", group, correct[members[group], column]
+            yield f"acc_{group}_within{suffix}", group, outcomes.within[members[group], column]
 
 
 def accuracies(
@@ -74,9 +81,10 @@ def accuracies(
         U/U and ``harmonic`` of S/Y and U/Y; the accuracies once more with ``_top{k}`` for each further k.
         Samples labelled with an `others` column count in ``acc_all`` only.
     """
+    targets = {group: outcomes.target[rows] for group, rows in group_members(outcomes, partition).items()}
     result = {
-        name: mean_of(hits[members], outcomes.target[members], average)
-        for name, members, hits in hit_table(outcomes, partition, gamma)
+        name: mean_of(hits, targets[group], average)
+        for name, group, hits in hit_table(outcomes, partition, gamma)
     }
     result["harmonic"] = harmonic_mean(result["acc_seen"], result["acc_absent"])
     return result

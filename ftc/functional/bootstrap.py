@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ftc.errors import InputError
-from ftc.functional.accuracy import Average, hit_table
-from ftc.functional.outcomes import ABSENT, SEEN, Outcomes, label_groups
+from ftc.functional.accuracy import Average, group_members, hit_table
+from ftc.functional.outcomes import Outcomes
 from ftc.partition import ClassPartition
 
 Interval = tuple[float, float]
@@ -81,36 +81,33 @@ def bootstrap_accuracies(
     """
     check_bootstrap(replicates, confidence)
     outcomes = outcomes.cpu()
-    groups = label_groups(outcomes.target, partition)
+    members = group_members(outcomes, partition)
     table = list(hit_table(outcomes, partition, gamma))
     hit = outcomes.hit_at_1(partition)
     _, step = outcomes.margin.unique(return_inverse=True)
     blocks: dict[str, list[Tensor]] = {}
-    for counts in resampled_counts(len(groups), replicates, seed):
-        values: dict[str, Tensor] = {}
-        for members, names in _by_members(table).values():
-            weight = _normalised(counts[:, members], outcomes.target[members], average)
-            for name, hits in names:
-                values[name] = (
-                    weight @ hits[members].double() if bool(members.any()) else counts[:, 0] * torch.nan
-                )
+    for counts in resampled_counts(len(hit), replicates, seed):
+        weights = {
+            group: _normalised(counts[:, rows], outcomes.target[rows], average)
+            for group, rows in members.items()
+        }
+        nothing = counts.new_full((len(counts),), torch.nan)
+        values = {
+            name: weights[group] @ hits.double() if len(hits) else nothing for name, group, hits in table
+        }
         seen, absent = values["acc_seen"], values["acc_absent"]
         total = seen + absent
         values["harmonic"] = torch.where(total > 0, 2 * seen * absent / total, 0.0 * total)
-        values["ausuc"] = _areas(counts, hit, groups, step, outcomes.target, average)
+        lost, gained = (
+            _by_step(weights[group], hit[members[group]], step[members[group]], int(step.max()) + 1)
+            for group in ("seen", "absent")
+        )
+        # Seen hits lost at a margin, times the absent hits gained up to its middle.
+        area = (lost * (gained.cumsum(1) - gained / 2)).sum(1)
+        values["ausuc"] = torch.where(total.isnan(), torch.nan, area)
         for name, value in values.items():
             blocks.setdefault(name, []).append(value)
     return {name: percentile_interval(torch.cat(parts), confidence) for name, parts in blocks.items()}
-
-
-def _by_members(
-    table: list[tuple[str, Tensor, Tensor]],
-) -> dict[int, tuple[Tensor, list[tuple[str, Tensor]]]]:
-    """The accuracies of `hit_table` by the samples that they run over."""
-    result: dict[int, tuple[Tensor, list[tuple[str, Tensor]]]] = {}
-    for name, members, hits in table:
-        result.setdefault(id(members), (members, []))[1].append((name, hits))
-    return result
 
 
 def _normalised(counts: Tensor, target: Tensor, average: Average) -> Tensor:
@@ -123,18 +120,6 @@ def _normalised(counts: Tensor, target: Tensor, average: Average) -> Tensor:
     return counts / (drawn.clamp(min=1)[:, inverse] * present)
 
 
-def _areas(
-    counts: Tensor, hit: Tensor, groups: Tensor, step: Tensor, target: Tensor, average: Average
-) -> Tensor:
-    """AUSUC of each replicate (b,): seen hits lost at a margin, times absent hits gained up to its middle."""
-    change = []
-    for code in (SEEN, ABSENT):
-        members = groups == code
-        if not bool(members.any()):
-            return torch.full((len(counts),), torch.nan, dtype=counts.dtype)
-        weight = _normalised(counts[:, members], target[members], average)
-        hits = hit[members]
-        sums = torch.zeros(len(counts), int(step.max()) + 1, dtype=counts.dtype)
-        change.append(sums.index_add_(1, step[members][hits], weight[:, hits]))
-    lost, gained = change
-    return (lost * (gained.cumsum(1) - gained / 2)).sum(1)
+def _by_step(weight: Tensor, hit: Tensor, step: Tensor, steps: int) -> Tensor:
+    """Weights (b, n) of hits summed by the step (n,) of their margin: (b, steps)."""
+    return weight.new_zeros(len(weight), steps).index_add_(1, step[hit], weight[:, hit])

@@ -1,22 +1,42 @@
-"""From configuration to objects. Beyond this module and `ftc.run` nothing sees the configuration."""
+"""From configuration to objects. Beyond this module and the jobs nothing sees the configuration."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from attrs import frozen
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from ftc.config import DataConfig, OptimizerConfig, SchedulerConfig, TrainConfig, TrainerConfig
-from ftc.data import PartitionedDataModule, build_transforms
+from ftc.config import (
+    ClipModelConfig,
+    DataConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TimmModelConfig,
+    TrainConfig,
+    TrainerConfig,
+)
+from ftc.data import (
+    ImageCache,
+    PartitionedDataModule,
+    Preprocessing,
+    Reader,
+    check_images,
+    columns_of,
+    select,
+)
+from ftc.data.readers import sample_name
 from ftc.errors import InputError
 from ftc.finetune import FineTuneModule, build_optimizer, build_scheduler
 from ftc.instantiate import make
-from ftc.models import Classifier
+from ftc.manifest import digest_samples
+from ftc.models import Classifier, create_classifier, create_clip_classifier, label_names
 from ftc.partition import ClassPartition
 
 warnings.filterwarnings("ignore", message="The '.*dataloader' does not have many workers")
@@ -28,41 +48,140 @@ warnings.filterwarnings("ignore", message="You defined a `validation_step` but h
 warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated")
 
 
+@frozen(eq=False)
+class Images:
+    """Every image of a run, labelled by head column and known to be readable.
+
+    Attributes:
+        readers: ``source``, ``train``, ``val``, ``test``, ``pool``; None where there is none.
+        class_names: one a head column.
+        skipped: how many samples were left out on request, by reader.
+    """
+
+    readers: Mapping[str, Reader | None]
+    class_names: tuple[str, ...]
+    skipped: Mapping[str, int]
+
+    def columns(self, split: str) -> tuple[int, ...]:
+        """Head columns that a split has images of."""
+        reader = self.readers[split]
+        return () if reader is None else tuple(reader.targets.unique().tolist())
+
+    def samples(self) -> dict[str, dict[str, Any]]:
+        """Count and digest of every split's list of samples and labels, for manifests."""
+        return {
+            split: {"count": len(reader.targets), "sha256": digest_samples(self._lines(reader))}
+            for split, reader in self.readers.items()
+            if reader is not None
+        }
+
+    def _lines(self, reader: Reader) -> list[str]:
+        # The unlabelled pool has no class names, and no labels either.
+        names = reader.class_names or ("",)
+        return [
+            f"{sample_name(reader, i)}\t{names[max(t, 0)]}" for i, t in enumerate(reader.targets.tolist())
+        ]
+
+
+def build_images(data: DataConfig, model: TimmModelConfig | ClipModelConfig) -> Images:
+    """All readers, their labels mapped to head columns, their files checked.
+
+    Args:
+        data: names the readers.
+        model: whose own class names ``data.columns=model`` means.
+
+    Raises:
+        InputError: a reader that cannot be built, classes without a column, images that cannot be read.
+    """
+    nodes = data.readers.model_dump()
+    raw = {key: None if node is None else make(f"data.readers.{key}", node) for key, node in nodes.items()}
+    labelled = {key: reader for key, reader in raw.items() if reader is not None and key != "pool"}
+    columns = columns_of(data.columns, list(labelled.values()), lambda: _own_names(model))
+    if data.num_classes not in (None, len(columns)):
+        whose = "the data name" if data.columns is None else f"data.columns={data.columns} names"
+        raise InputError(
+            f"data.num_classes={data.num_classes}: {whose} {len(columns)} classes; correct one of the two"
+        )
+    readers: dict[str, Reader | None] = dict(raw)
+    for key, reader in labelled.items():
+        readers[key] = columns.of(key, reader, data.unmapped)
+    present = {key: reader for key, reader in readers.items() if reader is not None}
+    kept = check_images(present, data.on_error, cache_folder(data), data.num_workers)
+    skipped = {}
+    for key, reader in present.items():
+        readers[key] = select(reader, kept[key])
+        original: Any = raw[key]
+        skipped[key] = len(getattr(original, "skipped", ())) + len(original.targets) - len(kept[key])
+    return Images(readers, columns.names, {key: count for key, count in skipped.items() if count})
+
+
+def _own_names(model: TimmModelConfig | ClipModelConfig) -> tuple[str, ...] | None:
+    return label_names(model.name, model.kwargs) if isinstance(model, TimmModelConfig) else None
+
+
+def cache_folder(data: DataConfig) -> Path | None:
+    """Where decoded images and verdicts on files are kept; None for the user's cache folder."""
+    return None if data.cache_dir is None else Path(data.cache_dir)
+
+
+def build_classifier(
+    model: TimmModelConfig | ClipModelConfig, class_names: Sequence[str], pretrained: bool
+) -> Classifier:
+    """The backbone with a head of one column a class.
+
+    Args:
+        model: its configuration.
+        class_names: one a column; CLIP's head is made from them.
+        pretrained: False where weights are loaded over it anyway.
+
+    Raises:
+        InputError: no such model, or weights that cannot be had.
+    """
+    if isinstance(model, ClipModelConfig):
+        words = [model.words.get(name, name) for name in class_names]
+        return create_clip_classifier(model.name, model.pretrained, words, model.templates, pretrained)
+    return create_classifier(model.name, len(class_names), model.pretrained and pretrained, model.kwargs)
+
+
 def build_datamodule(
-    data: DataConfig, classifier: Classifier, partition: ClassPartition, seed: int
+    data: DataConfig, images: Images, classifier: Classifier, partition: ClassPartition, seed: int
 ) -> PartitionedDataModule:
     """The target domain's data module."""
+    train = images.readers["train"]
+    assert train is not None
     return PartitionedDataModule(
-        train=make("data.train", data.train),
-        val=None if data.val is None else make("data.val", data.val),
-        test=make("data.test", data.test),
-        pool=None if data.pool is None else make("data.pool", data.pool),
+        train=train,
+        val=images.readers["val"],
+        test=images.readers["test"],
+        pool=images.readers["pool"],
         holdout=data.holdout,
         gallery=data.gallery,
         partition=partition,
+        iterations_per_epoch=data.iterations_per_epoch,
         **_loading(data, classifier, seed, "augmentation"),
     )
 
 
-def build_source_datamodule(data: DataConfig, classifier: Classifier, seed: int) -> PartitionedDataModule:
+def build_source_datamodule(
+    data: DataConfig, images: Images, classifier: Classifier, iterations: int | None, seed: int
+) -> PartitionedDataModule:
     """The source domain's data module: all of its classes are trained on."""
-    assert data.source is not None
-    reader = make("data.source", data.source)
-    present = reader.targets.unique().tolist()
-    partition = ClassPartition(data.num_classes, seen=present)
-    loading = {**_loading(data, classifier, seed, "source_augmentation"), "iterations_per_epoch": None}
-    return PartitionedDataModule(train=reader, partition=partition, **loading)
+    source = images.readers["source"]
+    assert source is not None
+    partition = ClassPartition(len(images.class_names), seen=images.columns("source"))
+    loading = _loading(data, classifier, seed, "source_augmentation")
+    return PartitionedDataModule(
+        train=source, partition=partition, iterations_per_epoch=iterations, **loading
+    )
 
 
 def _loading(data: DataConfig, classifier: Classifier, seed: int, key: str) -> dict[str, Any]:
     augmentation = [make(f"data.{key}[{i}]", node) for i, node in enumerate(getattr(data, key))]
-    train_transform, eval_transform = build_transforms(classifier.data_config, augmentation)
     return {
-        "train_transform": train_transform,
-        "eval_transform": eval_transform,
+        "preprocessing": Preprocessing(classifier.data_config, augmentation),
+        "cache": ImageCache(cache_folder(data)) if data.cache else None,
         "batch_size": data.batch_size,
         "eval_batch_size": data.eval_batch_size,
-        "iterations_per_epoch": data.iterations_per_epoch,
         "num_workers": data.num_workers,
         "seed": seed,
     }

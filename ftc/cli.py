@@ -22,12 +22,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from ftc.config import CalibrateConfig, CompareConfig, JobConfig, Node, TrainConfig, check, digest
+from ftc.check import check
+from ftc.config import CalibrateConfig, CompareConfig, EvaluateConfig, JobConfig, TrainConfig, digest
 from ftc.errors import InputError
 from ftc.files import written_whole
+from ftc.node import Node
 
 SWEEP_TABLE = "sweep.csv"
-KINDS: dict[str, type[Node]] = {"train": TrainConfig, "calibrate": CalibrateConfig, "compare": CompareConfig}
+KINDS: dict[str, type[Node]] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "calibrate": CalibrateConfig,
+    "compare": CompareConfig,
+}
 
 
 def conf_dir() -> Path:
@@ -92,7 +99,9 @@ class CheckConfig(Callback):
         # Jobs are composed anew from these overrides; the sweep's folder must not depend on the job's.
         with read_write(config.hydra):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{config.hydra.sweep.dir}'")
-        for overrides in _expand(list(config.hydra.overrides.task)):
+        # What a sweep's configuration goes through, below what the command line says.
+        swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        for overrides in _expand([*swept, *config.hydra.overrides.task]):
             try:
                 job = hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides)
             except (HydraException, OmegaConfBaseException) as error:

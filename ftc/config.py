@@ -1,4 +1,4 @@
-"""The configuration as types: everything that composition alone can tell is checked here (no torch)."""
+"""The configuration as types, with everything that values alone can tell about themselves (no torch)."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
+from ftc.benchmarks import check_present
 from ftc.errors import InputError
-from ftc.partition import ClassPartition
+from ftc.node import Node
+from ftc.splits import NamedSplit, PartitionConfig
 
 # Files that hold logits; a folder of them holds an array each.
 LOGIT_FILES = (".npz", ".npy", ".safetensors", ".parquet")
+
+# Names of head columns that need no file, see `ftc.data.columns`.
+_NAMED = ("imagenet-1k", "model")
 
 # What a run's numbers do not depend on, and so its name neither.
 _NOT_COMPUTED = ("run_dir", "group", "overwrite", "output_dir", "logger")
@@ -43,20 +44,25 @@ def _has_target(node: dict[str, Any]) -> dict[str, Any]:
 Target = Annotated[dict[str, Any], AfterValidator(_has_target)]
 
 
-class Node(BaseModel):
-    """A configuration node: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataConfig(Node):
-    num_classes: PositiveInt
+class ReadersConfig(Node):
     source: Target | None
     train: Target
     val: Target | None
     test: Target
-    pool: Target | None = None
-    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    pool: Target | None
+
+
+class DataConfig(Node):
+    # Further keys are parameters that readers refer to: root, source, target, task and their like.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    benchmark: str | None = None
+    num_classes: PositiveInt | None
+    columns: str | None
+    unmapped: Literal["error", "skip"]
+    on_error: Literal["error", "skip"]
+    readers: ReadersConfig
+    holdout: Annotated[float, Field(ge=0, lt=1)]
     augmentation: list[Target]
     source_augmentation: list[Target]
     batch_size: PositiveInt
@@ -64,71 +70,72 @@ class DataConfig(Node):
     iterations_per_epoch: PositiveInt | None
     num_workers: NonNegativeInt
     gallery: bool
+    cache: bool
+    cache_dir: str | None
 
     @model_validator(mode="after")
-    def _has_validation_data(self) -> DataConfig:
-        if (self.val is None) == (self.holdout == 0):
+    def _one_source_of_held_out_data(self) -> DataConfig:
+        if self.readers.val is not None and self.holdout:
             raise InputError(
-                f"data.holdout={self.holdout:g}: name data.val, or set data.val=null and data.holdout to the "
-                "share of the seen training images to hold out"
+                f"data.holdout={self.holdout:g}: goes with data.readers.val=null; a validation split is held "
+                "out already"
+            )
+        if self.columns_file is not None and not Path(self.columns_file).is_file():
+            raise InputError(
+                f"data.columns={self.columns}: no such file; give null, {', '.join(_NAMED)} or a file"
             )
         return self
 
+    @property
+    def columns_file(self) -> str | None:
+        """The file that names the columns, if one does."""
+        return None if self.columns in _NAMED else self.columns
 
-class ModelConfig(Node):
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What readers refer to."""
+        return dict(self.model_extra or {})
+
+    def check_present(self) -> None:
+        """Refuse a benchmark that is not on disk.
+
+        Raises:
+            InputError: what is missing, where it looked, and the command that gets it.
+        """
+        assert self.benchmark is not None
+        given = self.parameters
+        domains = None
+        if "domains" in given:
+            if given["source"] == given["target"]:
+                raise InputError(f"data.target={given['target']}: is the source domain; choose another")
+            domains = [given["domains"][given[key]] for key in ("source", "target")]
+        root, task, location = Path(given["root"]), given.get("task"), given.get("location")
+        check_present(self.benchmark, root, domains=domains, task=task, location=location)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether labelled target images are kept out of training, for validation."""
+        return self.readers.val is not None or self.holdout > 0
+
+
+class TimmModelConfig(Node):
+    kind: Literal["timm"]
     name: str
     pretrained: bool
     kwargs: dict[str, Any]
 
 
-class PartitionConfig(Node):
-    seed: NonNegativeInt
-    num_seen: PositiveInt
-    num_absent: NonNegativeInt | None
-    seen: list[int] | None
-    absent: list[int] | None
+class ClipModelConfig(Node):
+    """CLIP's image encoder, its zero-shot classifier as the head; of pre-trained weights, null: random."""
 
-    def build(self, num_classes: int) -> ClassPartition:
-        """The partition of a head that wide.
-
-        Raises:
-            InputError: names the key and the value.
-        """
-        if self.seen is None:
-            if self.absent is not None:
-                raise InputError(
-                    f"partition.absent={self.absent}: goes with partition.seen; name the seen too"
-                )
-            try:
-                return ClassPartition.random(num_classes, self.num_seen, self.num_absent, self.seed)
-            except InputError as error:
-                raise InputError(f"partition.num_seen={self.num_seen}: {error}") from error
-        return _named_partition(num_classes, self.seen, self.absent)
+    kind: Literal["clip"]
+    name: str
+    pretrained: str | None
+    templates: Annotated[list[str], Field(min_length=1)]
+    words: dict[str, str]
 
 
-class NamedPartitionConfig(Node):
-    seen: list[int]
-    absent: list[int] | None
-
-    def build(self, num_classes: int) -> ClassPartition:
-        """The partition of a head that wide.
-
-        Raises:
-            InputError: names the key and the value.
-        """
-        return _named_partition(num_classes, self.seen, self.absent)
-
-
-def _named_partition(num_classes: int, seen: list[int], absent: list[int] | None) -> ClassPartition:
-    values = {"seen": seen, "absent": absent}
-    if absent is None:
-        absent = [c for c in range(num_classes) if c not in seen]
-    try:
-        return ClassPartition(num_classes, seen, absent)
-    except InputError as error:
-        key = "absent" if str(error).startswith("absent") else "seen"
-        reason = str(error).removeprefix(f"{key}: ")
-        raise InputError(f"partition.{key}={values[key]}: {reason}") from error
+ModelConfig = Annotated[TimmModelConfig | ClipModelConfig, Field(discriminator="kind")]
 
 
 class OptimizerConfig(Node):
@@ -148,11 +155,20 @@ class SchedulerConfig(Node):
 
 
 class SourceConfig(Node):
+    checkpoint: str | None
+    strict: bool
     seed: NonNegativeInt
     max_epochs: PositiveInt
+    iterations_per_epoch: PositiveInt | None
     optimizer: OptimizerConfig
     scheduler: SchedulerConfig
     cache_dir: str
+
+    @model_validator(mode="after")
+    def _checkpoint_exists(self) -> SourceConfig:
+        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+            raise InputError(f"source.checkpoint={self.checkpoint}: no such file")
+        return self
 
 
 class BootstrapConfig(Node):
@@ -255,6 +271,7 @@ class TrainConfig(JobConfig):
     seed: NonNegativeInt
     group: str | None
     fold: NonNegativeInt | None
+    paper_repo: str | None
     data: DataConfig
     model: ModelConfig
     partition: PartitionConfig
@@ -267,24 +284,60 @@ class TrainConfig(JobConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
-        self.class_partition()
-        if self.data.source is None and not self.model.pretrained:
+        if self.data.benchmark is not None:
+            self.data.check_present()
+        self.partition.check(self.data.num_classes)
+        if self.data.readers.source is None and not self.has_pretrained_head:
             raise InputError(
-                "data.source=null: without source images the model itself is the source; "
-                "set model.pretrained=true or name a reader"
+                "data.readers.source=null: without source images the model itself is the source; "
+                "set model.pretrained or source.checkpoint, or name a reader"
             )
         return self
 
-    def class_partition(self) -> ClassPartition:
-        """Seen, absent and other columns of the head."""
-        return self.partition.build(self.data.num_classes)
+    @property
+    def has_pretrained_head(self) -> bool:
+        """Whether the model comes with a head that knows the classes."""
+        return bool(self.model.pretrained) or self.source.checkpoint is not None
+
+    @property
+    def trains_source(self) -> bool:
+        """Whether the source stage trains: on source images, unless a checkpoint is the source model."""
+        return self.data.readers.source is not None and self.source.checkpoint is None
 
     def run_name(self) -> str:
         """A name by what the run computes: experiment, digest of the configuration, seeds."""
-        content = {k: v for k, v in self.model_dump().items() if k not in _NOT_COMPUTED}
+        return f"{self.name}-{digest(self.content())}-{self.partition.label()}-s{self.seed}"
+
+    def content(self) -> dict[str, Any]:
+        """What the run's numbers depend on, JSON types: files count by content, not by place."""
+        content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
+        content["partition"] = self.partition.identity()
         content["source"].pop("cache_dir")
+        content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
+        content["data"].pop("cache_dir")
+        if self.data.columns_file is not None:
+            content["data"]["columns"] = file_digest(self.data.columns_file)
         content["calibration"].pop("cache_dir")
-        return f"{self.name}-{digest(content)}-p{self.partition.seed}-s{self.seed}"
+        return content
+
+
+class EvaluateConfig(TrainConfig):
+    """All of ``python -m ftc.evaluate``'s configuration: a run's, and the checkpoint to evaluate."""
+
+    checkpoint: str
+
+    @model_validator(mode="after")
+    def _file_exists(self) -> EvaluateConfig:
+        if not Path(self.checkpoint).is_file():
+            raise InputError(f"checkpoint={self.checkpoint}: no such file")
+        return self
+
+    @property
+    def has_pretrained_head(self) -> bool:
+        return True
+
+    def content(self) -> dict[str, Any]:
+        return {**super().content(), "checkpoint": file_digest(self.checkpoint)}
 
 
 class CalibrateConfig(JobConfig):
@@ -294,7 +347,7 @@ class CalibrateConfig(JobConfig):
     held_out: str | None
     pool: str | None
     eval: str
-    partition: NamedPartitionConfig
+    partition: NamedSplit
     calibration: CalibratorsConfig
 
     @model_validator(mode="after")
@@ -340,42 +393,12 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-C = TypeVar("C", bound=Node)
-
-
-def check(config: DictConfig, kind: type[C]) -> C:
-    """Turn a composed configuration into types.
-
-    Raises:
-        InputError: a line for each key that is wrong, naming key, value and choices.
-    """
-    try:
-        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise InputError(f"{error.full_key}: missing; give it a value") from error
-    except OmegaConfBaseException as error:
-        raise InputError(" ".join(str(error).split())) from error
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise InputError("\n".join(_explain(dict(detail)) for detail in error.errors())) from error
-
-
-def _explain(detail: dict[str, Any]) -> str:
-    cause = detail.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return str(cause)
-    # Branches of a union, such as list[int], are no part of the key.
-    parts = [
-        part for part in detail["loc"] if not (isinstance(part, str) and ("[" in part or part in _TYPES))
-    ]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
-    if detail["type"] == "missing":
-        return f"{key}: missing; give it a value"
-    message = str(cause) if cause is not None else detail["msg"]
-    if detail["type"] == "extra_forbidden":
-        message = "no such key"
-    return f"{key}={detail['input']}: {message[0].lower()}{message[1:]}"
-
-
-_TYPES = ("int", "str", "bool", "literal['warn']")
+def file_digest(path: str | None) -> str | None:
+    """The SHA-256 of a file's content."""
+    if path is None:
+        return None
+    whole = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while part := file.read(1 << 20):
+            whole.update(part)
+    return whole.hexdigest()

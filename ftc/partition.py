@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -62,24 +62,39 @@ class ClassPartition:
 
     @classmethod
     def random(
-        cls, num_classes: int, num_seen: int, num_absent: int | None = None, seed: int = 0
+        cls,
+        num_classes: int,
+        num_seen: int,
+        num_absent: int | None = None,
+        seed: int = 0,
+        among: Sequence[int] | None = None,
     ) -> ClassPartition:
-        """Draw S and U at random; ``num_absent=None`` makes every class that is not seen absent.
+        """Draw S and U at random.
+
+        Args:
+            num_classes: width C of the head.
+            num_seen: how many classes are seen.
+            num_absent: how many are absent; None makes every candidate that is not seen absent.
+            seed: of the draw.
+            among: the candidates, columns; by default all.
 
         Raises:
-            InputError: more classes asked for than the head has.
+            InputError: more classes asked for than there are.
         """
+        candidates = range(num_classes) if among is None else among
+        size = len(candidates)
         if num_absent is None:
-            num_absent = num_classes - num_seen
-        if num_seen < 1 or num_absent < 0 or num_seen + num_absent > num_classes:
+            num_absent = size - num_seen
+        if num_seen < 1 or num_absent < 0 or num_seen + num_absent > size:
+            of = f"a head of {num_classes}" if size == num_classes else f"the {size} classes with images"
             raise InputError(
-                f"num_seen={num_seen} and num_absent={num_absent} do not fit a head of {num_classes}; "
-                f"choose num_seen from 1 to {num_classes} and at most {num_classes} together"
+                f"num_seen={num_seen} and num_absent={num_absent} do not fit {of}; "
+                f"choose num_seen from 1 to {size} and at most {size} together"
             )
         # Only random() is guaranteed to repeat across Python versions; sample() and shuffle() are not.
         generator = random.Random(seed)
-        keys = [generator.random() for _ in range(num_classes)]
-        order = sorted(range(num_classes), key=keys.__getitem__)
+        keys = [generator.random() for _ in range(size)]
+        order = [candidates[i] for i in sorted(range(size), key=keys.__getitem__)]
         return cls(num_classes, order[:num_seen], order[num_seen : num_seen + num_absent])
 
     @cached_property

@@ -78,6 +78,8 @@ class RunRecord:
             there is no model, only logits.
         num_samples: evaluated samples by group.
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
+        checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
+            for a run that trained them.
     """
 
     experiment: str
@@ -91,6 +93,7 @@ class RunRecord:
     deployed: str | None
     num_samples: dict[str, int]
     feature_drift: dict[str, float | None] = field(default_factory=dict)
+    checkpoint: str | None = None
     schema: int = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
@@ -105,6 +108,7 @@ class RunRecord:
             "num_samples": self.num_samples,
             "deployed": self.deployed,
             "feature_drift": self.feature_drift,
+            "checkpoint": self.checkpoint,
             "stages": {
                 "source": None if self.source is None else self.source.to_dict(),
                 "fine_tuned": self.fine_tuned.to_dict(),

@@ -16,6 +16,7 @@ from torch import Tensor
 from ftc.config import TrainConfig
 from ftc.errors import InputError
 from ftc.files import written_whole
+from ftc.manifest import SplitManifest
 from ftc.models import save_weights
 from ftc.reporting.figures import write_figures
 from ftc.results import CONFIG_FILE, CURVE_FIELDS, RunRecord
@@ -49,6 +50,10 @@ class RunFolder:
         with written_whole(self.path / CONFIG_FILE) as temporary:
             temporary.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True))
 
+    def keep_split(self, manifest: SplitManifest) -> None:
+        """``split.json``, which ``partition=file`` reads."""
+        manifest.write(self.path / "split.json")
+
     def keep_source(self, weights: Path) -> None:
         """``source.safetensors``."""
         with written_whole(self.path / "source.safetensors") as temporary:
@@ -68,6 +73,10 @@ class RunFolder:
             for field, value in fields.items()
         }
         save_weights(self.path / "predictions.safetensors", flat, {"partition": json.dumps(partition)})
+
+    def keep_figures(self, record: RunRecord) -> None:
+        """``figures/`` of what has no epochs."""
+        write_figures(self.path / "figures", record)
 
     def keep_epochs(self, history: Sequence[Mapping[str, Any]], record: RunRecord) -> None:
         """``epochs.parquet``, scalars and curve by epoch, and the figures."""

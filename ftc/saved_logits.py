@@ -87,7 +87,7 @@ def run_calibration(config: CalibrateConfig) -> dict[str, Any]:
         record = RunRecord.read(folder)
     else:
         files = {key: read_logits(key, path) for key, path in config.files().items()}
-        partition = config.partition.build(files["eval"].logits.shape[1])
+        partition = config.partition.of_width(files["eval"].logits.shape[1])
         record = calibrate_logits(config.name, files, partition, config.calibration)
         for key in ("train", "held_out"):
             dropped = _not_seen(files[key], partition) if key in files else 0

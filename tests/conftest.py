@@ -17,9 +17,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from ftc import ClassPartition
+from ftc.check import check
 from ftc.cli import conf_dir
-from ftc.config import Node, check
 from ftc.data import ArrayReader
+from ftc.node import Node
 
 N = TypeVar("N", bound=Node)
 Command = Callable[..., subprocess.CompletedProcess]
@@ -44,10 +45,16 @@ def composed(kind: type[N], name: str, *overrides: str) -> N:
         return check(compose(name, overrides=list(overrides)), kind)
 
 
-def readme_blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+def readme_blocks(language: str, page: str = "README.md") -> list[str]:
+    """The code blocks in a language of the README or another page."""
+    readme = (Path(__file__).parents[1] / page).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```$", readme, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_their_own(tmp_path_factory) -> None:
+    """Tests neither find nor leave anything in the user's cache folder."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

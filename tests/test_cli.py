@@ -24,17 +24,24 @@ WRONG = {
     "+trainer.check_val_every_n_epoch=3": "trainer.check_val_every_n_epoch=3: γ is fitted at validations",
     "calibration.use=[]": "calibration.use=[]: name at least one calibrator",
     "calibration.bootstrap.replicates=1": "calibration.bootstrap.replicates=1: give 0 for no intervals",
-    "data.holdout=0.5": "data.holdout=0.5: name data.val, or set data.val=null",
+    "data.holdout=0.5": "data.holdout=0.5: goes with data.readers.val=null",
     "optimizer.kwargs.x=1": "optimizer.kwargs.x=1: no such key; add it with a leading +",
     "logger=foo": "logger=foo: no such choice; choose from csv, default, wandb",
-    "experiment=foo": "experiment=foo: no such choice; choose from digits, digits_aggressive",
+    "experiment=foo": "experiment=foo: no such choice; choose from digits, digits_aggressive, folder, imagen",
+    "experiment=office_home": "data/office_home: no such folder; get it with: python -m ftc.prepare office_h",
+    "experiment=vtab": "data.task: missing; give it a value",
+    "experiment=folder": "data.root: missing; give it a value",
+    "partition=foo": "partition=foo: no such choice; choose from data, far, file, near, paper, random",
+    "partition=paper": "partition.published: refers to data.published, which the configuration lacks",
+    "data.columns=names.txt": "data.columns=names.txt: no such file; give null, imagenet-1k, model or a file",
+    "source.checkpoint=a.pth": "source.checkpoint=a.pth: no such file",
     "seed=x": "seed=x: input should be a valid integer",
-    "partition.seen=[a]": "partition.seen[0]=a: input should be a valid integer",
+    "partition.seen=[1.5]": "partition.seen[0]=1.5: input should be a valid integer",
     "partition.num_seen=11": "partition.num_seen=11: num_seen=11 and num_absent=-1 do not fit a head of 10",
     "partition.absent=[1]": "partition.absent=[1]: goes with partition.seen",
     "trainer.precision=8": "trainer.precision=8: input should be '32-true', 'bf16-mixed' or '16-mixed'",
-    "data.source=null": "data.source=null: without source images",
-    "data.train=null": "data.train=None: input should be a valid dictionary",
+    "data.readers.source=null": "data.readers.source=null: without source images",
+    "data.readers.train=null": "data.readers.train=None: input should be a valid dictionary",
     "name=a/b": "name=a/b: string should match pattern",
     "+foo=1": "foo=1: no such key",
     "~seed": "seed: missing; give it a value",
@@ -59,9 +66,29 @@ def test_wrong_input_gets_one_line(command, tmp_path, override):
         (["-m", "partition.seed=0,1", "partition.num_seen=5,12"], "partition.num_seen=12: num_seen=12"),
         (["-m", "seed=0,1", "optimzer.lr=1,2"], "optimzer.lr=1"),
         (["-m", "seed=0,1", "run_dir=here"], "run_dir=here: a sweep's jobs need a folder each"),
+        (
+            ["experiment=office_home", "data.source=Xx"],
+            "data.source=Xx: no such choice; choose from Ar, Cl, Pr",
+        ),
+        (
+            ["experiment=office_home", "data.target=Ar"],
+            "data.target=Ar: is the source domain; choose another",
+        ),
+        (
+            ["experiment=vtab", "data.task=foo"],
+            "data.task=foo: no such choice; choose from caltech101, cifar1",
+        ),
+        (
+            ["experiment=vtab", "data.task=dtd"],
+            "data/vtab/dtd: no such folder; get it with: python -m ftc.pre",
+        ),
+        (
+            ["sweep=office_home"],
+            "data/office_home: no such folder; get it with: python -m ftc.prepare office_",
+        ),
     ],
 )
-def test_a_sweep_is_checked_whole_before_its_first_job(command, tmp_path, overrides, message):
+def test_several_values_are_checked_before_anything_runs(command, tmp_path, overrides, message):
     result = command(*overrides)
     assert result.returncode == 2
     assert result.stderr.startswith(f"ftc: error: {message}")
@@ -95,7 +122,11 @@ def test_answers_come_without_torch(tmp_path, argument):
     [
         (["model.name=test_resnett"], "model.name=test_resnett: Unknown model"),
         (["optimizer.name=sdg"], "optimizer.name=sdg: choose from"),
-        (["data.val.split=all"], "data.val=ftc.data.digits.mnist: split='all': choose from train, val, test"),
+        (
+            ["data.readers.val.split=all"],
+            "data.readers.val=ftc.data.digits.mnist: split='all': choose from tr",
+        ),
+        (["partition.seen=[zero]"], "partition.seen=zero: no such class; choose from 0, 1, 2"),
         (["+trainer.max_epoch=3"], "trainer: "),
         (["logger.csv._target_=ftc.nowhere"], "logger.csv=ftc.nowhere: "),
         (["+logger.csv.colour=red"], "logger.csv=ftc.loggers.csv_logger: "),

@@ -124,12 +124,14 @@ def test_fold_without_pseudo_cross_validation_says_so(home):
 
 
 def test_held_out_training_images_serve_where_there_is_no_validation_split(home):
-    held = ("data.val=null", "data.holdout=0.2", "data.gallery=false", "run_dir=held")
+    held = ("data.readers.val=null", "data.holdout=0.2", "data.gallery=false", "run_dir=held")
     refused = run_train(home, *SHORT, *held)
     assert refused.returncode == 2
     assert "expected_accuracy wants unlabelled target images" in refused.stderr
     use = "calibration.use=[symmetric,interpolated,expected_accuracy]"
-    result = run_train(home, *SHORT, *held, use, "calibration.default=interpolated", "data.pool=${data.test}")
+    result = run_train(
+        home, *SHORT, *held, use, "calibration.default=interpolated", "data.readers.pool=${data.readers.test}"
+    )
     assert result.returncode == 0, result.stderr
     saved = load_file(home / "held" / "predictions.safetensors")
     assert len(saved["fine_tuned/val/target"]) == 4 * 60

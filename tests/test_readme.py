@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +15,12 @@ import torch
 from lightning.pytorch import LightningModule
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.conftest import readme_blocks, run_module, run_train
 
+DATA = "docs/data.md"
 CLASSES = ("circle", "cross", "square", "star")
 
 
@@ -93,14 +94,17 @@ def draw_photos(root: Path, classes: tuple[str, ...], count: int) -> None:
 
 
 def test_own_data_example(tmp_path):
-    blocks = readme_blocks("python") + readme_blocks("yaml")
+    blocks = readme_blocks("python", DATA) + readme_blocks("yaml", DATA)
     files = {found[1]: b for b in blocks if (found := re.search(r"^# (my_\S+)$", b, flags=re.MULTILINE))}
     assert len(files) == 3
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
     for name, block in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block)
-    (command,) = (line for b in readme_blocks("bash") for line in b.splitlines() if "--config-dir" in line)
+    (command,) = (
+        line for b in readme_blocks("bash", DATA) for line in b.splitlines() if "--config-dir" in line
+    )
     for split, classes in (("train", CLASSES[:2]), ("val", CLASSES), ("test", CLASSES)):
         draw_photos(tmp_path / "photos" / split, classes, 8)
     # Stands in for the hub: the same loading path, from a local file.
@@ -118,10 +122,23 @@ def test_own_data_example(tmp_path):
     assert results["stages"]["source"]["uses"] == ["pre-training"]
     assert "ncm_acc_all" not in results["stages"]["source"]
 
-    shutil.rmtree(tmp_path / "photos" / "test" / "square")
-    shutil.rmtree(tmp_path / "photos" / "test" / "star")
-    result = run_train(tmp_path, *command.split()[3:], *local, "trainer.max_epochs=1", "run_dir=seen_only")
+
+def test_a_folder_and_a_hub_model_without_images_of_absent_classes(tmp_path):
+    (command,) = (
+        line for b in readme_blocks("bash") for line in b.splitlines() if "experiment=folder" in line
+    )
+    for split in ("train", "test"):
+        draw_photos(tmp_path / "photos" / split, CLASSES[:2], 8)
+    # As the hub keeps a model; names by column, in no order.
+    model = timm.create_model("test_resnet", num_classes=4)
+    names = {str(c): CLASSES[c] for c in (2, 0, 3, 1)}
+    save_for_hf(model, str(tmp_path / "hub"), {"label_names": names}, safe_serialization=True)
+    local = ("model.name=local-dir:hub", "logger=csv", "trainer.max_epochs=1", "run_dir=seen_only")
+    result = run_train(tmp_path, *command.split()[3:], *local)
     assert result.returncode == 0, result.stderr
+    manifest = json.loads((tmp_path / "seen_only" / "split.json").read_text())
+    assert manifest["class_names"] == list(CLASSES)
+    assert (manifest["seen"], manifest["absent"]) == (["circle", "cross"], ["square", "star"])
     results = json.loads((tmp_path / "seen_only" / "results.json").read_text())
     assert "oracle" not in results["stages"]["calibrated"]
     assert results["stages"]["fine_tuned"]["acc_absent"] is None

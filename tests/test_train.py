@@ -272,13 +272,13 @@ def test_wandb_run_is_offline_and_holds_a_curve_an_epoch(finished):
     assert any("val/alg/acc_all" in row for row in history)
 
 
-def test_same_seed_same_numbers_and_a_cached_source_changes_nothing(finished, home):
-    _, run = finished
-    again = run_train(home, "run_dir=again", "logger=csv")
-    assert again.returncode == 0, again.stderr
+def test_same_seed_same_numbers_and_a_cached_source_changes_nothing(command, tmp_path):
+    once, again = (command(*SHORT, "calibration.use=[alg,symmetric]", f"run_dir={d}") for d in "ab")
+    assert once.returncode == again.returncode == 0, again.stderr
+    assert "Source model trained" in once.stdout
     assert "Source model cached" in again.stdout
-    assert without_timing(home / "again") == without_timing(run)
-    first, second = (load_file(folder / "predictions.safetensors") for folder in (run, home / "again"))
+    assert without_timing(tmp_path / "a") == without_timing(tmp_path / "b")
+    first, second = (load_file(tmp_path / d / "predictions.safetensors") for d in "ab")
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -293,7 +293,7 @@ def test_finished_run_is_shown_not_repeated(finished, home):
 
 
 def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
-    sweep = ("-m", "partition.seed=0,1", "optimizer.name=sgd,nonsense", *SHORT[:2])
+    sweep = ("-m", "partition.seed=0,1", "optimizer.name=sgd,nonsense", *SHORT[:2], "calibration.use=[alg]")
     result = command(*sweep)
     assert result.returncode != 0
     assert "optimizer.name=nonsense: choose from" in result.stderr
@@ -322,7 +322,7 @@ def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
 
 
 def test_two_processes_evaluate_as_one(tmp_path):
-    short = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "trainer.accelerator=cpu")
+    short = (*SHORT, "trainer.accelerator=cpu", "calibration.use=[alg]")
     one = run_train(tmp_path, *short, "run_dir=one")
     two = run_train(tmp_path, *short, "run_dir=two", "trainer.devices=2", "trainer.strategy=ddp")
     assert one.returncode == two.returncode == 0, two.stderr

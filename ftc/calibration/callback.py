@@ -49,7 +49,7 @@ from ftc.metrics import (
 )
 from ftc.partition import ClassPartition
 
-ROLES = ("val", "gallery", "calibration", "pool")
+ROLES = ("val", "test", "gallery", "calibration", "pool")
 
 
 class CalibrationCallback(Callback):
@@ -69,11 +69,12 @@ class CalibrationCallback(Callback):
         partition: seen, absent and other head columns.
         calibrators: by name; the oracle is added wherever absent-class labels are evaluated. By default ALG,
             on held-out samples where no loader gives training ones.
-        loaders: the role of each validation loader, in order. ``val``: the evaluated samples (exactly one);
-            its seen part is the held-out evidence; ``gallery``: target training images of all classes, for
-            the nearest-class-mean probe, whose seen part is calibration data; ``calibration``: labelled seen
-            target training images; ``pool``: target images whose labels are ignored. Gallery comes before
-            ``val``.
+        loaders: the role of each validation loader, in order. ``val``: the evaluated samples, whose seen part
+            is the held-out evidence; or ``test``: evaluated samples that are watched only, nothing is
+            estimated from them (exactly one of the two); ``gallery``: target training images of all classes,
+            for the nearest-class-mean probe, whose seen part is calibration data; ``calibration``: labelled
+            seen target training images; ``pool``: target images whose labels are ignored. Gallery comes
+            before the evaluated samples.
         head: dotted name of the head, a linear layer, for its weight norms and biases; None leaves them out.
         top_k: values of k for accuracies; 1 must be among them.
         average: accuracies as means over samples, or over classes.
@@ -92,8 +93,8 @@ class CalibrationCallback(Callback):
         available: the evidence of the latest validation.
 
     Raises:
-        InputError: an unknown role, not exactly one ``val``, a gallery after it, a calibrator named oracle,
-            or one that moves weights without ``source``.
+        InputError: an unknown role, not exactly one ``val`` or ``test``, a gallery after it, a calibrator
+            named oracle, or one that moves weights without ``source``.
     """
 
     def __init__(
@@ -114,11 +115,14 @@ class CalibrationCallback(Callback):
         unknown = [role for role in loaders if role not in ROLES]
         if unknown:
             raise InputError(f"loaders: unknown role {unknown[0]!r}; choose from {', '.join(ROLES)}")
-        if len(set(loaders)) != len(loaders) or "val" not in loaders:
-            raise InputError(f"loaders={loaders}: name 'val' once and every other role at most once")
-        if "gallery" in loaders and loaders.index("gallery") > loaders.index("val"):
+        if len(set(loaders)) != len(loaders) or ("val" in loaders) == ("test" in loaders):
             raise InputError(
-                f"loaders={loaders}: put 'gallery' before 'val', its class means are needed there"
+                f"loaders={loaders}: name one of 'val' and 'test' once and every other role at most once"
+            )
+        self._evaluated = "val" if "val" in loaders else "test"
+        if "gallery" in loaders and loaders.index("gallery") > loaders.index(self._evaluated):
+            raise InputError(
+                f"loaders={loaders}: put 'gallery' before {self._evaluated!r}, which needs its class means"
             )
         self.partition = partition
         if "oracle" in (calibrators or {}):
@@ -188,9 +192,11 @@ class CalibrationCallback(Callback):
         self._means = None
         self._begin(pl_module)
         device = self._device(pl_module)
-        if "pool" in self.loaders or self.pool_from_val:
+        held_out = "val" in self.loaders
+        if "pool" in self.loaders or (held_out and self.pool_from_val):
             self._streams["pool"] = PoolStream(self.partition).to(device)
-        self._streams["held_out"] = SeenStream(self.partition).to(device)
+        if held_out:
+            self._streams["held_out"] = SeenStream(self.partition).to(device)
         if set(self.loaders) & {"gallery", "calibration"}:
             self._streams["train"] = SeenStream(self.partition).to(device)
 
@@ -223,7 +229,7 @@ class CalibrationCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._collect("val", self._outputs(pl_module, outputs))
+        self._collect(self._evaluated, self._outputs(pl_module, outputs))
 
     def _begin(self, pl_module: LightningModule) -> None:
         streams = {
@@ -236,7 +242,7 @@ class CalibrationCallback(Callback):
 
     def _collect(self, role: str, outputs: dict[str, Tensor]) -> None:
         logits, target, features = outputs["logits"], outputs["target"], outputs.get("features")
-        if role == "val":
+        if role == self._evaluated:
             self._streams["outcomes"].update(logits, target)
             self._streams["scale"].update(logits, target)
             self._streams["gap"].update(logits, target)
@@ -321,7 +327,8 @@ class CalibrationCallback(Callback):
         outcomes = outcomes.cpu()
         curve = curve_of_outcomes(outcomes, self.partition, self.average)
         gap = self._streams["gap"].compute().cpu()
-        evaluated = OracleEvidence(f"{stage} labels", outcomes, gap, self.partition)
+        labels = "test" if stage == "test" else self._evaluated
+        evaluated = OracleEvidence(f"{labels} labels", outcomes, gap, self.partition)
         available = replace(self.available, evaluated=evaluated)
         oracles = {n: c for n, c in self.calibrators.items() if c.evidence is OracleEvidence}
         if curve.num_samples["absent"]:

@@ -69,6 +69,11 @@ class Calibrator(ABC, Generic[E]):
     needs_source: bool = False
     calibration: Calibration | None = None
 
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether it wants labelled seen samples that were held out of fine-tuning."""
+        return self.on == "held_out"
+
     @abstractmethod
     def estimate(self, evidence: E) -> Calibration:
         """γ from evidence; a pure function.

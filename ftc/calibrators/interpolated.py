@@ -52,6 +52,10 @@ class Interpolated(Calibrator[Evidence]):
         self.on = calibrator.on
         self.needs_source = calibrator.needs_source
 
+    @property
+    def needs_held_out(self) -> bool:
+        return self.alpha is None or self.inner.needs_held_out
+
     def choose(self, hits: Mapping[float, Tensor]) -> float:
         """The smallest α, 0 aside, that costs held-out seen samples no more than the tolerance.
 

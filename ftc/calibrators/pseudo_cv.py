@@ -92,6 +92,10 @@ class PseudoCrossValidation(Calibrator[FoldEvidence]):
         self.plan = FoldPlan(folds, share, seed)
         self.criterion = criterion
 
+    @property
+    def needs_held_out(self) -> bool:
+        return True
+
     def estimate(self, evidence: FoldEvidence) -> Calibration:
         gammas = [self._pick(fold) for fold in evidence.folds]
         details = {f"gamma_fold_{i}": gamma for i, gamma in enumerate(gammas)}

@@ -24,6 +24,10 @@ class _OnPool(Calibrator[UnlabelledEvidence]):
             _check_share("prior", prior, "estimate, or null for |U| / (|S| + |U|)")
         self.prior: Prior = prior
 
+    @property
+    def needs_held_out(self) -> bool:
+        return self.prior == "estimate"
+
     def _share(self, evidence: UnlabelledEvidence) -> tuple[float, tuple[str, ...]]:
         """π, and the data that it comes from."""
         if self.prior is None:
@@ -76,6 +80,10 @@ class MarginMixture(_OnPool):
         self.hit_ratio = _check_share("hit_ratio", hit_ratio)
         self.smoothing = _check_share("smoothing", smoothing)
 
+    @property
+    def needs_held_out(self) -> bool:
+        return True
+
     def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
         share, uses = self._share(evidence)
         seen = _held_out(evidence)
@@ -121,6 +129,10 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
         if deployed is not None and deployed != "pool":
             deployed = _check_share("deployed", deployed, "pool, or null for |U| / (|S| + |U|)")
         self.deployed = deployed
+
+    @property
+    def needs_held_out(self) -> bool:
+        return True
 
     def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
         seen = _held_out(evidence)

@@ -1,16 +1,39 @@
 """Readers of images, samplers and the Lightning data module that partitions by class."""
 
+from ftc.data.cache import ImageCache
+from ftc.data.checks import check_images
+from ftc.data.columns import HeadColumns, columns_of
 from ftc.data.datamodule import PartitionedDataModule
-from ftc.data.readers import ArrayReader, Reader, UnlabelledFolder
+from ftc.data.readers import (
+    ArrayReader,
+    ClassFolders,
+    EncodedReader,
+    HubDataset,
+    ListFile,
+    Reader,
+    TorchvisionDataset,
+    UnlabelledFolder,
+    select,
+)
 from ftc.data.sampler import EndlessSampler, ShardSampler
-from ftc.data.transforms import build_transforms
+from ftc.data.transforms import Preprocessing
 
 __all__ = [
     "ArrayReader",
+    "ClassFolders",
+    "EncodedReader",
     "EndlessSampler",
+    "HeadColumns",
+    "HubDataset",
+    "ImageCache",
+    "ListFile",
     "PartitionedDataModule",
+    "Preprocessing",
     "Reader",
     "ShardSampler",
+    "TorchvisionDataset",
     "UnlabelledFolder",
-    "build_transforms",
+    "check_images",
+    "columns_of",
+    "select",
 ]

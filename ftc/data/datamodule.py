@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from ftc.data.cache import ImageCache, StoredImages
+from ftc.data.checks import as_is
 from ftc.data.readers import Reader
 from ftc.data.sampler import EndlessSampler, ShardSampler, positions_per_epoch
-from ftc.data.transforms import Transform
+from ftc.data.transforms import Preprocessing
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
 
@@ -30,21 +33,44 @@ UNLABELLED = -1
 
 
 class ReaderDataset(Dataset[Batch]):
-    """Samples of a reader, transformed; without their labels (−1 instead) unless ``labelled``."""
+    """Samples of a reader in whole batches, images uint8; without labels (−1 instead) unless ``labelled``.
 
-    def __init__(self, reader: Reader, ids: Tensor, transform: Transform, labelled: bool = True) -> None:
-        self.reader = reader
-        self.ids = ids.tolist()
-        self.transform = transform
-        self.targets = reader.targets if labelled else torch.full_like(reader.targets, UNLABELLED)
+    Args:
+        targets: int64 (N,), the reader's.
+        ids: the samples.
+        load: sample → uint8 (channels, H, W).
+        labelled: False hides the labels.
+    """
+
+    def __init__(
+        self, targets: Tensor, ids: Tensor, load: Callable[[int], Tensor], labelled: bool = True
+    ) -> None:
+        self.ids = ids
+        self.load = load
+        self.targets = targets if labelled else torch.full_like(targets, UNLABELLED)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Batch:
-        sample = self.ids[index]
-        image = self.transform(self.reader.decode(sample))
-        return {"image": image, "target": self.targets[sample], "id": torch.tensor(sample)}
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        ids = self.ids[torch.tensor(indices)]
+        # In a worker this stacks them in memory that it shares with the main process.
+        images = default_collate([self.load(i) for i in ids.tolist()])
+        return {"image": images.contiguous(), "target": self.targets[ids], "id": ids}
+
+
+class BatchLoader(DataLoader[Batch]):
+    """A loader that finishes its workers' batches in the main process: a quarter of the bytes between them.
+
+    Not in Lightning's hooks, so that batches are the same for whoever iterates.
+    """
+
+    def __init__(self, *args: Any, finish: Callable[[Batch], Batch], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.finish = finish
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return map(self.finish, super().__iter__())
 
 
 class PartitionedDataModule(LightningDataModule):
@@ -59,7 +85,12 @@ class PartitionedDataModule(LightningDataModule):
       training images out of all of the above and evaluates on those.
 
     Validation runs over two or three loaders, `validation_roles` names them: the gallery (or, with
-    ``gallery=False``, the calibration data), the pool where there is one, and then the validation data.
+    ``gallery=False``, the calibration data), the pool where there is one, and then the validation data. With
+    neither a validation split nor ``holdout`` the test split is watched in its place, under its own name;
+    nothing may be estimated from it.
+
+    Images are normalised, and with a cache also augmented as far as batches allow, where the trainer's model
+    is: batches lie there. Without a trainer that is the CPU.
 
     Args:
         train: training split of the target domain; absent classes in it reach the gallery only.
@@ -69,8 +100,9 @@ class PartitionedDataModule(LightningDataModule):
         holdout: share of each seen class's training images to hold out in place of a validation split; at
             least one image of a class stays in training. The choice depends on nothing but their number.
         partition: seen, absent and other head columns.
-        train_transform: image → tensor, for training.
-        eval_transform: image → tensor, for everything else.
+        preprocessing: of images, for training and for everything else.
+        cache: decodes every image once and keeps it; None decodes anew each time. Evaluation is the same
+            either way; training crops from images already made smaller.
         batch_size: training images a step and process.
         eval_batch_size: images a step and process elsewhere; by default ``batch_size``.
         iterations_per_epoch: steps an "epoch", drawn from the endless stream; None for one pass.
@@ -87,13 +119,13 @@ class PartitionedDataModule(LightningDataModule):
         self,
         train: Reader,
         partition: ClassPartition,
-        train_transform: Transform,
-        eval_transform: Transform,
+        preprocessing: Preprocessing,
         *,
         val: Reader | None = None,
         test: Reader | None = None,
         pool: Reader | None = None,
         holdout: float = 0.0,
+        cache: ImageCache | None = None,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
         iterations_per_epoch: int | None = None,
@@ -105,7 +137,7 @@ class PartitionedDataModule(LightningDataModule):
         for name, reader in (("train", train), ("val", val), ("test", test)):
             if reader is not None and len(reader.class_names) != partition.num_classes:
                 raise InputError(
-                    f"data.{name} names {len(reader.class_names)} classes, the head has "
+                    f"data.readers.{name} names {len(reader.class_names)} classes, the head has "
                     f"{partition.num_classes} columns; set data.num_classes to the head's width"
                 )
         counts = torch.bincount(train.targets, minlength=partition.num_classes)
@@ -117,32 +149,39 @@ class PartitionedDataModule(LightningDataModule):
             )
         if not 0 <= holdout < 1 or (holdout and val is not None):
             raise InputError(
-                f"data.holdout={holdout}: give a share below 1 where data.val=null, and 0 beside a data.val"
+                f"data.holdout={holdout}: give a share below 1 with data.readers.val=null, and 0 beside one"
             )
         self.readers: dict[str, Reader | None] = {"train": train, "val": val, "test": test, "pool": pool}
         self._held_out = _held_out(train.targets, partition.seen, holdout)
         self.partition = partition
-        self.train_transform = train_transform
-        self.eval_transform = eval_transform
+        self.preprocessing = preprocessing
+        self.cache = cache
+        self._stored: dict[tuple[str, bool], StoredImages] = {}
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.iterations_per_epoch = iterations_per_epoch
         self.num_workers = num_workers
         first = "gallery" if gallery else "calibration"
-        self.validation_roles = (first, "val") if pool is None else (first, "pool", "val")
+        last = "test" if val is None and not holdout and test is not None else "val"
+        self.validation_roles = (first, last) if pool is None else (first, "pool", last)
         self.seed = seed
 
     @property
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
     def _dataset(
-        self, split: str, transform: Transform, classes: Sequence[int] | None = None
+        self, split: str, classes: Sequence[int] | None = None, augmented: bool = False
     ) -> ReaderDataset:
         held_out = split == "val" and self.readers["val"] is None and bool(self._held_out.any())
-        reader = self.readers["train" if held_out else split]
+        source = "train" if held_out else split
+        reader = self.readers[source]
         if reader is None:
-            raise InputError(f"data.{split}: no such split was given; name a reader for it")
+            raise InputError(f"data.readers.{split}: no such split was given; name a reader for it")
         wanted = torch.ones(len(reader.targets), dtype=torch.bool)
         if classes is not None:
             wanted = torch.isin(reader.targets, torch.tensor(classes))
@@ -150,62 +189,114 @@ class PartitionedDataModule(LightningDataModule):
             wanted &= self._held_out
         elif split == "train":
             wanted &= ~self._held_out
-        return ReaderDataset(reader, wanted.nonzero()[:, 0], transform, labelled=split != "pool")
+        ids = wanted.nonzero()[:, 0]
+        load = self._load(source, reader, ids, augmented)
+        return ReaderDataset(reader.targets, ids, load, labelled=split != "pool")
 
-    def _loader(self, dataset: ReaderDataset, sampler: Sampler[int], batch_size: int) -> DataLoader[Batch]:
-        return DataLoader(
+    def _load(self, split: str, reader: Reader, ids: Tensor, augmented: bool) -> Callable[[int], Tensor]:
+        """Sample → uint8 (channels, H, W), decoded or from the cache."""
+        prepare = self.preprocessing
+        if self.cache is None:
+            return partial(_decoded, reader, prepare.augmented if augmented else prepare.resized)
+        if (split, augmented) not in self._stored:
+            form = prepare.stored_for_training if augmented else prepare.stored
+            # Evaluated images are stored for all loaders of the split at once.
+            rows = ids if augmented else None
+            self._stored[split, augmented] = self.cache.store(reader, form, rows, self.num_workers)
+        if not augmented:
+            transform = prepare.from_stored
+        elif self._device.type == "cpu":
+            # In the workers, one by one: whole batches of floats would not fit the processors' caches.
+            transform = prepare.augmented_stored
+        else:
+            transform = prepare.cropped
+        return partial(_stored, self._stored[split, augmented], transform)
+
+    def _loader(
+        self, dataset: ReaderDataset, sampler: Sampler[int], batch_size: int, augmented: bool = False
+    ) -> BatchLoader:
+        device = self._device
+        on_device = augmented and self.cache is not None and device.type != "cpu"
+        return BatchLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
+            collate_fn=as_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            finish=partial(_finished, self.preprocessing, device, on_device),
         )
 
-    def _evaluation_loader(self, split: str, classes: Sequence[int] | None = None) -> DataLoader[Batch]:
-        dataset = self._dataset(split, self.eval_transform, classes)
+    def _evaluation_loader(self, split: str, classes: Sequence[int] | None = None) -> BatchLoader:
+        dataset = self._dataset(split, classes)
         rank, world_size = self._rank_and_world
         if len(dataset) < world_size:
             raise InputError(
-                f"data.{split} has {len(dataset)} images for {world_size} processes; use fewer processes"
+                f"data.readers.{split} has {len(dataset)} images for {world_size} processes; "
+                "use fewer processes"
             )
         return self._loader(dataset, ShardSampler(len(dataset), rank, world_size), self.eval_batch_size)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> BatchLoader:
         """Seen classes of the training split, augmented."""
-        dataset = self._dataset("train", self.train_transform, self.partition.seen)
+        dataset = self._dataset("train", self.partition.seen, augmented=True)
         rank, world_size = self._rank_and_world
         size = len(dataset)
         length = positions_per_epoch(size, self.batch_size, world_size, self.iterations_per_epoch)
-        return self._loader(
-            dataset, EndlessSampler(size, length, self.seed, rank, world_size), self.batch_size
-        )
+        sampler = EndlessSampler(size, length, self.seed, rank, world_size)
+        return self._loader(dataset, sampler, self.batch_size, augmented=True)
 
-    def calibration_dataloader(self) -> DataLoader[Batch]:
+    def calibration_dataloader(self) -> BatchLoader:
         """Seen classes of the training split, evaluation transform."""
         return self._evaluation_loader("train", self.partition.seen)
 
-    def gallery_dataloader(self) -> DataLoader[Batch]:
+    def gallery_dataloader(self) -> BatchLoader:
         """All classes of the training split, evaluation transform."""
         return self._evaluation_loader("train")
 
-    def held_out_dataloader(self) -> DataLoader[Batch]:
-        """Seen classes of the validation data: labelled seen images kept out of training."""
+    def held_out_dataloader(self) -> BatchLoader:
+        """Seen classes of the validation data: labelled seen images kept out of training.
+
+        Raises:
+            InputError: no such images were kept.
+        """
+        if self.readers["val"] is None and not self._held_out.any():
+            raise InputError("no images are held out of training; set data.holdout, or name data.readers.val")
         return self._evaluation_loader("val", self.partition.seen)
 
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
+    def val_dataloader(self) -> list[BatchLoader]:
         """Gallery or calibration data, the pool if any, validation data: see ``validation_roles``."""
         loaders = {
             "gallery": self.gallery_dataloader,
             "calibration": self.calibration_dataloader,
             "pool": lambda: self._evaluation_loader("pool"),
             "val": lambda: self._evaluation_loader("val"),
+            "test": self.test_dataloader,
         }
         return [loaders[role]() for role in self.validation_roles]
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> BatchLoader:
         """All classes of the test split."""
         return self._evaluation_loader("test")
+
+
+def _decoded(reader: Reader, transform: Callable[[Any], Tensor], sample: int) -> Tensor:
+    return transform(reader.decode(sample))
+
+
+def _stored(images: StoredImages, transform: Callable[[Any], Tensor], sample: int) -> Tensor:
+    return transform(images[sample])
+
+
+def _finished(
+    preprocessing: Preprocessing, device: torch.device, augmented_here: bool, batch: Batch
+) -> Batch:
+    """A batch whose images are what the model takes, where it takes them."""
+    images = batch["image"].to(device, non_blocking=True)
+    if augmented_here:
+        images = preprocessing.jittered(images)
+    return {**batch, "image": preprocessing.normalise(images)}
 
 
 def _held_out(targets: Tensor, seen: Sequence[int], share: float) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 import timm.data
+import timm.models
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ftc.errors import InputError
@@ -22,13 +26,21 @@ class Classifier(nn.Module):
         backbone: images (N, channels, H, W) → features (N, D).
         head: features (N, D), float32 → logits (N, C).
         head_name: the head's name in the timm model it came from, for `timm_state_dict`.
+        data_config: how images are prepared, in timm's terms; by default what timm says of the backbone.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Linear, head_name: str = "head") -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Linear,
+        head_name: str = "head",
+        data_config: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.head_name = head_name
+        self._data_config = data_config
 
     @property
     def num_features(self) -> int:
@@ -48,6 +60,8 @@ class Classifier(nn.Module):
     @property
     def data_config(self) -> dict[str, Any]:
         """timm's data configuration: input size, mean, std, interpolation, crop."""
+        if self._data_config is not None:
+            return dict(self._data_config)
         return timm.data.resolve_model_data_config(self.backbone)
 
     def timm_state_dict(self) -> dict[str, Tensor]:
@@ -75,14 +89,18 @@ def create_classifier(
     Args:
         name: a registered timm model.
         num_classes: width C of the head.
-        pretrained: whether timm loads its pre-trained weights.
+        pretrained: whether timm loads its pre-trained weights; a head of another width than
+            `pretrained_width` starts at random.
         kwargs: further arguments of `timm.create_model`.
 
     Raises:
-        InputError: no such model, an argument it does not take, or a head that is not one linear layer.
+        InputError: no such model, an argument it does not take, weights that cannot be fetched or read, or a
+            head that is not one linear layer.
     """
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **(kwargs or {}))
+    except (OSError, SafetensorError, pickle.UnpicklingError) as error:
+        raise _not_to_be_had(name, error) from error
     except (RuntimeError, TypeError, ValueError) as error:
         near = timm.list_models(f"*{name.split('.')[0].strip('*')}*")[:5]
         hint = f"; near names: {', '.join(near)}" if near else ""
@@ -93,3 +111,72 @@ def create_classifier(
         raise InputError(f"model.name={name}: its head is not one linear layer; choose a model whose head is")
     model.reset_classifier(0)
     return Classifier(model, head, head_name)
+
+
+def pretrained_width(name: str, kwargs: Mapping[str, Any] | None = None) -> int | None:
+    """How many classes a timm model's pre-trained weights tell apart.
+
+    With another width timm leaves their head out, and the model's starts at random: right before training,
+    wrong where the pre-trained model is to be used as it is.
+
+    Args:
+        name: the model.
+        kwargs: further arguments of `timm.create_model`.
+
+    Returns:
+        The width, None for a model that timm does not know.
+
+    Raises:
+        InputError: a hub model whose configuration cannot be fetched.
+    """
+    config = _pretrained_config(name, kwargs or {})
+    return None if config is None else config.num_classes
+
+
+def label_names(name: str, kwargs: Mapping[str, Any] | None = None) -> tuple[str, ...] | None:
+    """What the classes of a timm model's pre-trained weights are called.
+
+    Args:
+        name: the model.
+        kwargs: further arguments of `timm.create_model`.
+
+    Returns:
+        One name a column of the pre-trained head, None where timm does not say.
+
+    Raises:
+        InputError: a hub model whose configuration cannot be fetched.
+    """
+    config = _pretrained_config(name, kwargs or {})
+    names = None if config is None else config.label_names
+    if isinstance(names, Mapping):  # by column, which JSON writes as text
+        names = [names[column] for column in sorted(names, key=int)]
+    return None if names is None or len(names) != config.num_classes else tuple(names)
+
+
+def _pretrained_config(name: str, kwargs: Mapping[str, Any]) -> Any:
+    """timm's ``PretrainedCfg``, as `timm.create_model` finds it."""
+    given = kwargs.get("pretrained_cfg")
+    try:
+        source, variant = timm.models.parse_model_name(name)
+        if source == "hf-hub":
+            given, variant, _ = timm.models.load_model_config_from_hf(variant)
+        elif source == "local-dir":
+            from timm.models._hub import load_model_config_from_path
+
+            given, variant, _ = load_model_config_from_path(variant)
+        if not timm.is_model(variant.split(".")[0]):
+            return None
+        return timm.models.resolve_pretrained_cfg(variant, given, kwargs.get("pretrained_cfg_overlay"))
+    except OSError as error:
+        raise _not_to_be_had(name, error) from error
+    except (RuntimeError, TypeError, ValueError):
+        # Creating the model says what is wrong with its name or arguments.
+        return None
+
+
+def _not_to_be_had(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"model.name={name}: its pre-trained weights are not to be had ({type(error).__name__}); run once "
+        "with network access, name a file with +model.kwargs.pretrained_cfg_overlay.file=PATH, or set "
+        "source.checkpoint=PATH"
+    )

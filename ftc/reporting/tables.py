@@ -25,7 +25,7 @@ def results_tables(record: RunRecord) -> Iterator[Table]:
     logits. Where the record has intervals, a table of them follows each.
     """
     models = {} if record.source is None else {"source": record.source}
-    models["fine_tuned"] = record.fine_tuned
+    models["fine_tuned" if record.checkpoint is None else "checkpoint"] = record.fine_tuned
     lanes = [lane for lane in LANE_TITLES if record.lane(lane)] or ["seen_only"]
     for lane in lanes:
         rows = {**models, **record.lane(lane), **record.lane("oracle")}

@@ -236,9 +236,9 @@ def test_checkpoint_keeps_everything_fitted(finished, tmp_path):
 @pytest.mark.parametrize(
     ("loaders", "message"),
     [
-        (("val", "galery"), "unknown role 'galery'; choose from val, gallery, calibration, pool"),
-        (("gallery",), "name 'val' once"),
-        (("val", "val"), "name 'val' once"),
+        (("val", "galery"), "unknown role 'galery'; choose from val, test, gallery, calibration, pool"),
+        (("gallery",), "name one of 'val' and 'test' once"),
+        (("val", "val"), "name one of 'val' and 'test' once"),
         (("val", "gallery"), "put 'gallery' before 'val'"),
     ],
 )

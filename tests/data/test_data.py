@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ftc import ClassPartition, InputError, PartitionedDataModule
-from ftc.data import ArrayReader, EndlessSampler, ShardSampler, UnlabelledFolder, build_transforms
+from ftc.data import ArrayReader, EndlessSampler, Preprocessing, ShardSampler, UnlabelledFolder
 from ftc.data.digits import mnist, uci_digits
 from ftc.data.sampler import positions_per_epoch
 
@@ -24,9 +24,14 @@ CONFIG = {
 
 @pytest.fixture
 def datamodule(reader, partition):
-    train, evaluation = build_transforms(CONFIG)
     return PartitionedDataModule(
-        reader, partition, train, evaluation, val=reader, test=reader, batch_size=7, eval_batch_size=16
+        reader,
+        partition,
+        Preprocessing(CONFIG),
+        val=reader,
+        test=reader,
+        batch_size=7,
+        eval_batch_size=16,
     )
 
 
@@ -50,16 +55,14 @@ def test_loaders_hold_the_classes_they_may(datamodule, reader, partition):
 
 
 def test_without_gallery_validation_sees_calibration_data(reader, partition):
-    transform = build_transforms(CONFIG)[1]
-    data = PartitionedDataModule(reader, partition, transform, transform, val=reader, gallery=False)
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, gallery=False)
     assert data.validation_roles == ("calibration", "val")
     assert set(labels(data.val_dataloader()[0])) == set(partition.seen)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.999])
 def test_holdout_takes_seen_training_images_out_of_everything_else(reader, partition, share):
-    transform = build_transforms(CONFIG)[1]
-    data = PartitionedDataModule(reader, partition, transform, transform, holdout=share, batch_size=7)
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=share, batch_size=7)
     gallery, val = data.val_dataloader()
     held_out = ids(val)
     trained = ids(data.train_dataloader())
@@ -77,19 +80,17 @@ def test_holdout_takes_seen_training_images_out_of_everything_else(reader, parti
 def test_held_out_images_are_spread_evenly(partition):
     images = np.zeros((600, 8, 8), np.uint8)
     reader = ArrayReader(images, np.repeat(np.arange(6), 100), tuple("abcdef"))
-    transform = build_transforms(CONFIG)[1]
-    data = PartitionedDataModule(reader, partition, transform, transform, holdout=0.1)
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=0.1)
     held_out = sorted(i - 200 for i in ids(data.held_out_dataloader()) if 200 <= i < 300)
     assert held_out == list(range(0, 100, 10))
-    again = PartitionedDataModule(reader, partition, transform, transform, holdout=0.1, seed=9)
+    again = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=0.1, seed=9)
     assert ids(again.held_out_dataloader()) == ids(data.held_out_dataloader())
 
 
 def test_a_class_of_one_image_keeps_it_for_training(reader, partition):
     rows = [0, *range(1, 60, 6), *range(2, 60, 6), *range(4, 60, 6)]
     few = ArrayReader(reader.images[rows], reader.targets[rows], reader.class_names)
-    transform = build_transforms(CONFIG)[1]
-    data = PartitionedDataModule(few, partition, transform, transform, holdout=0.5)
+    data = PartitionedDataModule(few, partition, Preprocessing(CONFIG), holdout=0.5)
     assert set(labels(data.held_out_dataloader())) == {2, 4}
     assert 0 in labels(data.train_dataloader())
 
@@ -101,17 +102,33 @@ def test_held_out_data_of_a_validation_split_are_its_seen_classes(datamodule, pa
 @pytest.mark.parametrize("share", [-0.1, 1.0, 20])
 def test_holdout_that_is_no_share(reader, partition, share):
     with pytest.raises(InputError, match="give a share below 1"):
-        PartitionedDataModule(reader, partition, *build_transforms(CONFIG), holdout=share)
+        PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=share)
 
 
 def test_holdout_beside_a_validation_split(reader, partition):
-    with pytest.raises(InputError, match=r"data\.holdout=0\.2: .* 0 beside a data\.val"):
-        PartitionedDataModule(reader, partition, *build_transforms(CONFIG), val=reader, holdout=0.2)
+    with pytest.raises(InputError, match=r"data\.holdout=0\.2: .* 0 beside one"):
+        PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, holdout=0.2)
+
+
+def test_without_held_out_images_the_test_split_is_only_watched(reader, partition):
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, pool=reader)
+    assert data.validation_roles == ("gallery", "pool", "test")
+    assert Counter(labels(data.val_dataloader()[2])) == Counter(reader.targets.tolist())
+    with pytest.raises(InputError, match=r"set data\.holdout, or name data\.readers\.val"):
+        data.held_out_dataloader()
+    held_out = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, holdout=0.2)
+    assert held_out.validation_roles == ("gallery", "val")
+
+
+def test_channels_that_the_model_does_not_take(reader, partition):
+    config = {**CONFIG, "input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    data = PartitionedDataModule(reader, partition, Preprocessing(config), test=reader)
+    with pytest.raises(InputError, match="images have 1 channels, the model takes 3; set the mode of"):
+        next(iter(data.test_dataloader()))
 
 
 def test_pool_hides_labels(reader, partition):
-    transform = build_transforms(CONFIG)[1]
-    data = PartitionedDataModule(reader, partition, transform, transform, val=reader, pool=reader)
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, pool=reader)
     assert data.validation_roles == ("gallery", "pool", "val")
     _, pool, val = data.val_dataloader()
     assert set(labels(pool)) == {-1}
@@ -129,8 +146,7 @@ def test_folder_of_images_is_a_pool_whatever_its_folders_are_called(tmp_path, re
     assert [pool.decode(i).mode for i in range(3)] == ["L"] * 3
     assert np.array_equal(np.asarray(pool.decode(0)), reader.images[0])
     assert UnlabelledFolder(str(tmp_path)).decode(0).mode == "RGB"
-    transform = build_transforms(CONFIG)[1]
-    data = PartitionedDataModule(reader, partition, transform, transform, val=reader, pool=pool)
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, pool=pool)
     assert labels(data.val_dataloader()[1]) == [-1, -1, -1]
 
 
@@ -141,8 +157,8 @@ def test_folder_without_images(tmp_path, folder):
 
 
 def test_missing_split_is_named(reader, partition):
-    data = PartitionedDataModule(reader, partition, *build_transforms(CONFIG))
-    with pytest.raises(InputError, match=r"data\.test: no such split was given"):
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG))
+    with pytest.raises(InputError, match=r"data\.readers\.test: no such split was given"):
         data.test_dataloader()
 
 
@@ -156,10 +172,9 @@ def test_evaluation_keeps_order_and_ids(datamodule, reader):
 
 
 def test_iterations_per_epoch_draws_from_an_endless_stream(reader, partition):
-    transform = build_transforms(CONFIG)[1]
     # Seven steps of 8 from 30 seen images: neither a pass nor a multiple of one.
     data = PartitionedDataModule(
-        reader, partition, transform, transform, batch_size=8, iterations_per_epoch=7, seed=3
+        reader, partition, Preprocessing(CONFIG), batch_size=8, iterations_per_epoch=7, seed=3
     )
     loader = data.train_dataloader()
     drawn: list[int] = []
@@ -206,12 +221,12 @@ def test_seen_class_without_images_is_named(reader):
     partition = ClassPartition(6, [0, 1], [2, 3])
     few = ArrayReader(reader.images[::6], reader.targets[::6], reader.class_names)
     with pytest.raises(InputError, match=r"seen class 1 \(b\) has no training image"):
-        PartitionedDataModule(few, partition, *build_transforms(CONFIG))
+        PartitionedDataModule(few, partition, Preprocessing(CONFIG))
 
 
 def test_head_width_must_fit_the_readers(reader):
-    with pytest.raises(InputError, match=r"data\.train names 6 classes, the head has 7"):
-        PartitionedDataModule(reader, ClassPartition(7, [0]), *build_transforms(CONFIG))
+    with pytest.raises(InputError, match=r"data\.readers\.train names 6 classes, the head has 7"):
+        PartitionedDataModule(reader, ClassPartition(7, [0]), Preprocessing(CONFIG))
 
 
 @pytest.mark.parametrize(

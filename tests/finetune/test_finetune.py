@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import time
 from functools import partial
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from ftc import FineTuneModule, InputError, PartitionedDataModule
-from ftc.data import build_transforms
+from ftc.data import Preprocessing
 from ftc.finetune import build_optimizer, build_scheduler, prepare_source
 from ftc.models import create_classifier
 
@@ -31,9 +33,9 @@ def classifier():
 
 @pytest.fixture
 def data(reader, partition, classifier):
-    transforms = build_transforms(classifier.data_config)
+    preprocessing = Preprocessing(classifier.data_config)
     return PartitionedDataModule(
-        reader, partition, *transforms, val=reader, test=reader, batch_size=8, iterations_per_epoch=5
+        reader, partition, preprocessing, val=reader, test=reader, batch_size=8, iterations_per_epoch=5
     )
 
 
@@ -123,3 +125,21 @@ def test_source_is_trained_once_and_then_read_from_the_file(tmp_path):
     other, _ = prepare_source(second, {"lr": 0.2}, tmp_path, train)
     assert other != path
     assert len(trained) == 2
+
+
+def test_jobs_that_want_the_same_source_model_wait_for_the_one_that_trains_it(tmp_path):
+    def train(model):
+        with (tmp_path / "trained").open("a") as file:
+            file.write("once\n")
+        time.sleep(0.5)
+
+    def job():
+        prepare_source(create_classifier("test_resnet", 6, kwargs=KWARGS), {"lr": 1}, tmp_path, train)
+
+    jobs = [multiprocessing.get_context("fork").Process(target=job) for _ in range(3)]
+    for one in jobs:
+        one.start()
+    for one in jobs:
+        one.join(60)
+    assert [one.exitcode for one in jobs] == [0, 0, 0]
+    assert (tmp_path / "trained").read_text() == "once\n"

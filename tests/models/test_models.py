@@ -12,14 +12,15 @@ from safetensors.torch import load_file
 from timm.data import create_transform, resolve_data_config
 
 from ftc import ClassPartition, InputError
-from ftc.data import build_transforms
 from ftc.models import (
     cached_tensors,
     create_classifier,
     fold_gamma,
     interpolate_weights,
+    label_names,
     load_tensors,
     load_weights,
+    pretrained_width,
     save_weights,
 )
 
@@ -134,7 +135,7 @@ def test_preprocessing_is_timms(classifier):
     image = Image.effect_noise((20, 28), 80)
     plain = timm.create_model("test_resnet", num_classes=6, **KWARGS)
     reference = create_transform(**resolve_data_config(model=plain))
-    assert torch.equal(build_transforms(classifier.data_config)[1](image), reference(image))
+    assert torch.equal(create_transform(**classifier.data_config)(image), reference(image))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,51 @@ def test_preprocessing_is_timms(classifier):
 def test_unknown_models_and_arguments(name, kwargs, message):
     with pytest.raises(InputError, match=message):
         create_classifier(name, 6, kwargs=kwargs)
+
+
+def test_weights_that_cannot_be_fetched(offline):
+    message = (
+        r"model.name=test_resnet: its pre-trained weights are not to be had .*; run once with network access"
+    )
+    with pytest.raises(InputError, match=message):
+        create_classifier("test_resnet", 6, pretrained=True)
+    with pytest.raises(InputError, match=r"model.name=hf-hub:someone/model: its pre-trained weights"):
+        pretrained_width("hf-hub:someone/model")
+
+
+def test_weights_of_a_local_file(classifier, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, classifier.timm_state_dict())
+    overlay = KWARGS["pretrained_cfg_overlay"] | {"file": str(path), "num_classes": 6}
+    kwargs = KWARGS | {"pretrained_cfg_overlay": overlay}
+    images = torch.randn(2, 1, 32, 32)
+    assert torch.equal(create_classifier("test_resnet", 6, True, kwargs).eval()(images), classifier(images))
+    path.write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"not to be had .SafetensorError."):
+        create_classifier("test_resnet", 6, True, kwargs)
+    path.unlink()
+    with pytest.raises(
+        InputError, match=r"model.name=test_resnet: its pre-trained weights are not to be had"
+    ):
+        create_classifier("test_resnet", 6, True, kwargs)
+
+
+def test_what_the_pretrained_head_tells_apart(tmp_path):
+    assert pretrained_width("resnet50.tv_in1k") == 1000
+    assert pretrained_width("vit_tiny_patch16_224.augreg_in21k") == 21843
+    assert pretrained_width("no_such_model") is pretrained_width("resnet50.no_such_tag") is None
+    assert label_names("resnet50.tv_in1k") is label_names("no_such_model") is None
+    overlay = {"pretrained_cfg_overlay": {"num_classes": 2, "label_names": ["cat", "dog"]}}
+    assert (pretrained_width("resnet18", overlay), label_names("resnet18", overlay)) == (2, ("cat", "dog"))
+    config = {
+        "architecture": "resnet18",
+        "num_classes": 2,
+        "label_names": ["cat", "dog"],
+        "pretrained_cfg": {},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    name = f"local-dir:{tmp_path}"
+    assert (pretrained_width(name), label_names(name)) == (2, ("cat", "dog"))
 
 
 def test_foreign_files_are_refused(classifier, tmp_path):

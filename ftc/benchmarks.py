@@ -1,0 +1,215 @@
+"""What the benchmarks are called, where they come from and what must be on disk (no torch)."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ftc.errors import InputError
+
+MANIFEST = "prepared.json"
+LISTS = "image_list"
+PARTS = ("training", "testing")
+
+# Of WILDS' metadata.csv, what we read; its sequences are bursts of one camera.
+WILDS_COLUMNS = ("split", "location_remapped", "sequence_remapped", "datetime", "filename", "y")
+WILDS_IMAGES = "train"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark, where it comes from and how it lies on disk.
+
+    Attributes:
+        name: also its folder below the data root.
+        origin: where its original archive is from.
+        hub: id on the Hugging Face hub; None where the hub has no copy, or one a task.
+        tasks: task → id on the hub.
+        pattern: the hub's files that hold the images.
+        columns: of the hub's tables, those that name the folders of an image.
+        domains: folders above the class folders.
+        lists: what the names of the list files start with: the domains, or one letter.
+        official: folder of the official lists in the paper's released repository.
+        train_share: of every class, in lists of our own.
+        requires: what else must be there.
+    """
+
+    name: str
+    origin: str
+    hub: str | None = None
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    pattern: str = "*.parquet"
+    columns: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    official: str = ""
+    train_share: float = 0.0
+    requires: tuple[str, ...] = ()
+
+    def folder(self, root: Path, task: str | None = None) -> Path:
+        """Where it lies below the data root.
+
+        Raises:
+            InputError: a task that it does not have, or none where it has some.
+        """
+        if not self.tasks:
+            if task is not None:
+                raise InputError(f"task={task}: {self.name} has no tasks; leave it out")
+            return root / self.name
+        if task is None or task not in self.tasks:
+            raise InputError(f"task={task}: choose a task of {self.name} from {', '.join(self.tasks)}")
+        return root / self.name / task
+
+
+_DOMAINS = ("Art", "Clipart", "Product", "Real_World")
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark(
+            "office_home",
+            origin="https://www.hemanthdv.org/officeHomeDataset.html",
+            hub="flwrlabs/office-home",
+            columns=("domain", "label"),
+            domains=_DOMAINS,
+            lists=_DOMAINS,
+            official="asset/OfficeHome/image_list",
+            train_share=0.7,
+        ),
+        Benchmark(
+            "imagenet_r",
+            origin="https://github.com/hendrycks/imagenet-r",
+            hub="axiong/imagenet-r",
+            columns=("wnid",),
+            lists=("R",),
+            official="asset/ImageNet/image_list",
+            train_share=0.8,
+        ),
+        Benchmark(
+            "imagenet_sketch",
+            origin="https://github.com/HaohanWang/ImageNet-Sketch",
+            hub="songweig/imagenet_sketch",
+            # The hub holds the original archive, and a loading script that its library no longer runs.
+            pattern="*.zip",
+            lists=("S",),
+            official="asset/ImageNet/image_list",
+            train_share=0.8,
+        ),
+        Benchmark(
+            "vtab",
+            origin="https://huggingface.co/datasets",
+            tasks={
+                "caltech101": "dpdl-benchmark/caltech101",
+                "cifar100": "uoft-cs/cifar100",
+                "dtd": "tanganke/dtd",
+                "eurosat": "timm/eurosat-rgb",
+                "flowers102": "dpdl-benchmark/oxford_flowers102",
+                "pets": "timm/oxford-iiit-pet",
+                "resisc45": "timm/resisc45",
+                "sun397": "tanganke/sun397",
+            },
+            requires=("data",),
+        ),
+        Benchmark(
+            "iwildcam",
+            origin="https://wilds.stanford.edu/datasets",
+            requires=("metadata.csv", "categories.csv", WILDS_IMAGES),
+        ),
+    )
+}
+
+
+def check_present(
+    name: str,
+    root: Path,
+    *,
+    domains: Iterable[str] | None = None,
+    task: str | None = None,
+    location: int | None = None,
+) -> None:
+    """Check at once, without torch, that a benchmark is on disk.
+
+    Args:
+        name: key of `BENCHMARKS`.
+        root: the data root, what ``python -m ftc.prepare`` calls ``--to``.
+        domains: those in use; by default all.
+        task: of VTAB.
+        location: the held-out camera of iWildCam in use; None for the default.
+
+    Raises:
+        InputError: no such benchmark, domain, task or location; or names what is missing, where, and the
+            command that gets it.
+    """
+    benchmark = find(name)
+    folder = benchmark.folder(root, task)
+    used = benchmark.domains if domains is None else tuple(domains)
+    unknown = [domain for domain in used if domain not in benchmark.domains]
+    if unknown:
+        choices = ", ".join(benchmark.domains) or "none"
+        raise InputError(f"domain {unknown[0]}: {name} has no such domain; choose from {choices}")
+    lists = [f"{LISTS}/{prefix}_{part}.txt" for prefix in used or benchmark.lists for part in PARTS]
+    missing = [path for path in (*used, *lists, *benchmark.requires) if not (folder / path).exists()]
+    if missing:
+        what = f"no {', '.join(missing)} in it" if folder.is_dir() else "no such folder"
+        raise InputError(f"{folder}: {what}; get it with: {command(benchmark, root, task)}")
+    if location is not None:
+        held_out_location(folder, read_table(folder / "metadata.csv", WILDS_COLUMNS), location)
+
+
+def find(name: str) -> Benchmark:
+    """A benchmark by name.
+
+    Raises:
+        InputError: no such benchmark.
+    """
+    if name not in BENCHMARKS:
+        raise InputError(f"benchmark {name}: choose from {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+def command(benchmark: Benchmark, root: Path, task: str | None = None) -> str:
+    """The command line that gets a benchmark."""
+    line = f"python -m ftc.prepare {benchmark.name} --to {shlex.quote(str(root))}"
+    if task is not None:
+        return f"{line} --task {task}"
+    return line if benchmark.hub else f"{line} --from FOLDER (the original, from {benchmark.origin})"
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file.
+
+    Raises:
+        InputError: no such file, no row, or a column that it does not have.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table that can be read ({type(error).__name__})") from error
+    if not rows:
+        raise InputError(f"{path}: no row in it; give the file as WILDS publishes it")
+    absent = [column for column in columns if column not in rows[0]]
+    if absent:
+        raise InputError(f"{path}: no column {', '.join(absent)}; give the file as WILDS publishes it")
+    return rows
+
+
+def held_out_location(folder: Path, rows: Iterable[Mapping[str, str]], location: int | None) -> str:
+    """A held-out camera of iWildCam as its table writes it: by default the one with most images.
+
+    Raises:
+        InputError: none of the held-out cameras.
+    """
+    counts = Counter(row["location_remapped"] for row in rows if row["split"] == "test")
+    if not counts:
+        raise InputError(f"{folder}: no row with split test; give the table as WILDS publishes it")
+    if location is None:
+        return min(counts, key=lambda name: (-counts[name], int(name)))
+    if str(location) not in counts:
+        choices = ", ".join(sorted(counts, key=int))
+        raise InputError(f"location={location}: no held-out camera of {folder}; choose from {choices}")
+    return str(location)

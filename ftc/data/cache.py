@@ -1,0 +1,165 @@
+"""Images decoded once and kept, small, for every run that wants them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+
+from ftc.data.checks import cache_folder, chunks, digest, in_parallel, opened, verdicts
+from ftc.data.decode import UnreadableImage
+from ftc.data.readers import EncodedReader, Reader, sample_name
+from ftc.data.transforms import Form
+from ftc.files import written_whole
+
+# Images a file. Finished files survive an interruption.
+_SHARD = 256
+
+# Shard, offset in it, height, width, channels.
+Place = tuple[str, int, int, int, int]
+
+
+class StoredImages:
+    """A reader's images in one form, read when asked for, one at a time.
+
+    Nothing is held in memory, no file stays open, and any number of processes may read. The operating system
+    keeps what it has room for; mapping the files would show the same bytes, but fault page by page.
+
+    Args:
+        folder: of the shards.
+        places: reader row → where its image lies.
+        size: number of rows of the reader.
+    """
+
+    def __init__(self, folder: Path, places: Mapping[int, Place], size: int) -> None:
+        shards = sorted({place[0] for place in places.values()})
+        numbers = {shard: number for number, shard in enumerate(shards)}
+        self._shards = [str(folder / shard) for shard in shards]
+        self._places = np.full((size, 5), -1, dtype=np.int64)
+        for row, (shard, *where) in places.items():
+            self._places[row] = (numbers[shard], *where)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Pixels of a sample, uint8 (H, W, channels)."""
+        shard, offset, *shape = self._places[row].tolist()
+        return np.fromfile(self._shards[shard], np.uint8, math.prod(shape), offset=offset).reshape(shape)
+
+
+class ImageCache:
+    """Decoded images in a folder, by content and form: no run decodes again what another has.
+
+    Runs may share it, also at once.
+
+    Args:
+        folder: by default the user's cache folder. It may be deleted whenever nothing runs.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = cache_folder(folder)
+
+    def store(
+        self, reader: Reader, form: Form, rows: Tensor | None = None, num_workers: int = 0
+    ) -> StoredImages:
+        """A reader's images in a form; those that are not there yet are decoded.
+
+        Args:
+            reader: its images are known by their encoded content where it has that, else by their pixels.
+            form: what is kept of an image.
+            rows: int64 (N,), the samples that are wanted; by default all.
+            num_workers: processes to decode in; 0 for this one.
+
+        Raises:
+            UnreadableImage: an image that cannot be decoded.
+        """
+        size = len(reader.targets)
+        wanted = range(size) if rows is None else rows.tolist()
+        contents = self._contents(reader, wanted, num_workers)
+        folder = self.folder / "images" / digest(form.key.encode())
+        # Of rows with the same content any will do.
+        row_of = {content: row for row, content in contents.items()}
+        with opened(self.folder) as index:
+            places = _places(index, folder, row_of)
+            if len(places) < len(row_of):
+                # One process builds; the others wait and then find everything there.
+                with FileLock(self.folder / "build.lock"):
+                    places = _places(index, folder, row_of)
+                    missing = [(content, row) for content, row in row_of.items() if content not in places]
+                    write = partial(_write_shard, reader, form, folder)
+                    for shard in in_parallel("Caching images", write, chunks(missing, _SHARD), num_workers):
+                        if isinstance(shard, UnreadableImage):
+                            raise shard
+                        _remember(index, folder, shard)
+                        places |= shard
+        return StoredImages(folder, {row: places[content] for row, content in contents.items()}, size)
+
+    def _contents(self, reader: Reader, rows: Sequence[int], num_workers: int) -> dict[int, str]:
+        """Row → what stands for its content."""
+        if not isinstance(reader, EncodedReader):
+            tasks = chunks(rows, _SHARD)
+            found = in_parallel("Reading images", partial(_pixel_digests, reader), tasks, num_workers)
+            return dict(zip(rows, (content for part in found for content in part), strict=True))
+        stamps = {row: reader.stamp(row) for row in rows}
+        found_by_stamp = verdicts(
+            {stamp: (reader, row) for row, stamp in stamps.items()}, self.folder, num_workers
+        )
+        contents = {}
+        for row, stamp in stamps.items():
+            verdict = found_by_stamp[stamp]
+            if verdict.fault is not None:
+                raise UnreadableImage.because(reader.name(row), verdict.fault)
+            contents[row] = f"{verdict.digest} {reader.mode}"
+        return contents
+
+
+def _places(index: Connection, folder: Path, contents: Iterable[str]) -> dict[str, Place]:
+    """Content → where its image lies, of those that do."""
+    query = "SELECT shard, offset, height, width, channels FROM image WHERE form = ? AND content = ?"
+    places = {}
+    there: dict[str, bool] = {}
+    for content in contents:
+        place = index.execute(query, (folder.name, content)).fetchone()
+        if place is not None and there.setdefault(place[0], (folder / place[0]).is_file()):
+            places[content] = place
+    return places
+
+
+def _remember(index: Connection, folder: Path, places: Mapping[str, Place]) -> None:
+    rows = [(folder.name, content, *place) for content, place in places.items()]
+    with index:
+        index.executemany("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _write_shard(
+    reader: Reader, form: Form, folder: Path, samples: Sequence[tuple[str, int]]
+) -> dict[str, Place] | UnreadableImage:
+    """Decode samples of (content, row) into a file of their pixels, one after the other."""
+    shard = digest("".join(content for content, _ in samples).encode()) + ".u8"
+    places = {}
+    row = offset = 0
+    try:
+        with written_whole(folder / shard) as temporary, temporary.open("wb") as file:
+            for content, row in samples:
+                pixels = np.atleast_3d(np.asarray(form.resize(reader.decode(row))))
+                file.write(pixels.tobytes())
+                height, width, channels = pixels.shape
+                places[content] = (shard, offset, height, width, channels)
+                offset += pixels.size
+    except UnreadableImage as error:
+        # Returned, since raising it in a worker would bury its one line under a traceback.
+        return UnreadableImage.because(sample_name(reader, row), error.reason)
+    return places
+
+
+def _pixel_digests(reader: Reader, rows: Sequence[int]) -> list[str]:
+    return [_pixel_digest(reader.decode(row)) for row in rows]
+
+
+def _pixel_digest(image: Image.Image) -> str:
+    return f"{digest(image.tobytes())} {image.mode} {image.width} {image.height}"

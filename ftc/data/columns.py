@@ -1,0 +1,139 @@
+"""From class names to head columns: done once, where data enter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ftc.data.readers import OnError, Reader, Selection, select
+from ftc.errors import InputError
+
+IMAGENET = "imagenet-1k"
+MODEL = "model"
+
+
+class HeadColumns:
+    """What the columns of a head are called.
+
+    Args:
+        names: one a column, as reported.
+        accepted: further names that data may use, WordNet ids for example → column.
+
+    Raises:
+        InputError: a name of two columns.
+    """
+
+    def __init__(self, names: Iterable[str], accepted: Mapping[str, int] | None = None) -> None:
+        self.names = tuple(names)
+        self._columns = {name: column for column, name in enumerate(self.names)}
+        if len(self._columns) < len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise InputError(f"head columns: {twice} names two columns; give each its own name")
+        self._columns |= accepted or {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def column(self, name: str) -> int | None:
+        """The column that a class name stands for, None where the head has none."""
+        return self._columns.get(name)
+
+    @classmethod
+    def imagenet(cls) -> HeadColumns:
+        """ImageNet-1k by WordNet ids; first English names are accepted where they name one class only."""
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo(IMAGENET)
+        ids = info.label_names()
+        words = [info.label_name_to_description(name).split(",")[0] for name in ids]
+        unique = {word: column for column, word in enumerate(words) if words.count(word) == 1}
+        return cls(ids, unique)
+
+    @classmethod
+    def from_file(cls, path: Path) -> HeadColumns:
+        """Names from a file: text with a name a line, a JSON list, or a JSON object of name → column.
+
+        In an object several names may share a column.
+
+        Raises:
+            InputError: no such file, neither of these, or columns that leave gaps.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            content: Any = json.loads(text) if path.suffix == ".json" else text.split("\n")
+        except (OSError, ValueError) as error:
+            raise InputError(f"data.columns={path}: not a file of names ({type(error).__name__})") from error
+        if isinstance(content, list) and all(isinstance(name, str) for name in content):
+            names = [name.strip() for name in content if name.strip()]
+            return cls(names)
+        if isinstance(content, dict) and all(type(column) is int for column in content.values()):
+            first = {column: name for name, column in reversed(content.items())}
+            if sorted(first) == list(range(len(first))):
+                return cls([first[column] for column in range(len(first))], content)
+            raise InputError(f"data.columns={path}: its columns leave gaps; number them from 0")
+        raise InputError(
+            f"data.columns={path}: neither a name a line nor a JSON list of names nor a JSON object of name "
+            "and column"
+        )
+
+    @classmethod
+    def of_readers(cls, readers: Sequence[Reader]) -> HeadColumns:
+        """The data's own names: in the order of a reader that has them all, else sorted."""
+        every = {name for reader in readers for name in reader.class_names}
+        for reader in readers:
+            if set(reader.class_names) == every:
+                return cls(reader.class_names)
+        return cls(sorted(every))
+
+    def of(self, key: str, reader: Reader, unmapped: OnError = "error") -> Selection:
+        """A reader's samples under head columns.
+
+        Args:
+            key: the reader's name in messages.
+            reader: its class names are looked up.
+            unmapped: whether classes with images that the head does not have are an ``error`` or left out
+                (``skip``).
+
+        Raises:
+            InputError: names all classes that the head does not have.
+        """
+        columns = [self.column(name) for name in reader.class_names]
+        counts = torch.bincount(reader.targets, minlength=len(columns)).tolist()
+        unknown = [n for n, c, k in zip(reader.class_names, columns, counts, strict=True) if c is None and k]
+        if unknown and unmapped == "error":
+            raise InputError(
+                f"data.{key}: the head has no column for {', '.join(unknown)} ({len(unknown)} of "
+                f"{len(columns)} classes); name them in data.columns, or set data.unmapped=skip"
+            )
+        table = torch.tensor([-1 if column is None else column for column in columns], dtype=torch.int64)
+        targets = table[reader.targets]
+        rows = (targets >= 0).nonzero()[:, 0]
+        return select(reader, rows, targets[rows], self.names)
+
+
+def columns_of(
+    choice: str | None, readers: Sequence[Reader], of_model: Callable[[], Sequence[str] | None]
+) -> HeadColumns:
+    """The head's columns as ``data.columns`` says.
+
+    Args:
+        choice: None for the data's own names; ``imagenet-1k``; ``model`` for the names that come with the
+            model's weights; or a file.
+        readers: the data.
+        of_model: the model's own names, if it has any.
+
+    Raises:
+        InputError: no such file, or none of names; a model that has none.
+    """
+    if choice is None:
+        return HeadColumns.of_readers(readers)
+    if choice == MODEL:
+        names = of_model()
+        if names is None:
+            raise InputError(f"data.columns={choice}: the model's weights come without names; give a file")
+        return HeadColumns(names)
+    return HeadColumns.imagenet() if choice == IMAGENET else HeadColumns.from_file(Path(choice))

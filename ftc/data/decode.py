@@ -1,0 +1,112 @@
+"""From an encoded image to 8-bit pixels, whatever the file is like."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from ftc.errors import InputError
+
+# EXIF orientation → what turns the image upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(InputError):
+    """An image that cannot be decoded.
+
+    Attributes:
+        reason: in a few words.
+    """
+
+    reason = ""
+
+    @classmethod
+    def because(cls, name: str, reason: str) -> UnreadableImage:
+        """The error of a sample with that name."""
+        error = cls(f"{name}: cannot be read ({reason}); mend the image, or set data.on_error=skip")
+        error.reason = reason
+        return error
+
+
+def decode_image(source: Path | bytes, mode: str = "RGB") -> Image.Image:
+    """An image as it is meant to be looked at, in 8 bits.
+
+    The first frame of an animation, turned as its EXIF orientation says. Transparent parts are white, 16 bits
+    are scaled to 8 rather than clipped. Opaque 8-bit images have the pixels of Pillow's ``convert``.
+
+    Args:
+        source: a file, or the content of one.
+        mode: Pillow's mode of the result, ``RGB`` or ``L``.
+
+    Raises:
+        UnreadableImage: no image, not all of one, or one of floating-point pixels.
+    """
+    with _opened(source) as image:
+        turn = _TURNS.get(_orientation(image))
+        if image.mode == "F":
+            raise ValueError("its pixels are floating-point numbers of unknown range")
+        if image.mode.startswith("I"):
+            image = _eight_bits(image)
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = image.convert(mode)
+        return image if turn is None else image.transpose(turn)
+
+
+def fault(content: bytes) -> str | None:
+    """Why an encoded image cannot be decoded, None if it can; all of it is read."""
+    try:
+        with _opened(content) as image:
+            if image.format != "JPEG":
+                decode_image(content)
+            else:
+                # An eighth of the size: every code word is read, few pixels are computed.
+                image.draft(None, (1, 1))
+                image.load()
+    except UnreadableImage as error:
+        return error.reason
+    return None
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    name = "image" if isinstance(source, bytes) else str(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            yield image
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError as error:
+        empty = not source if isinstance(source, bytes) else source.stat().st_size == 0
+        raise UnreadableImage.because(
+            name, "empty file" if empty else "no image format that is known"
+        ) from error
+    except Exception as error:  # on damaged data Pillow's plug-ins raise almost anything
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage.because(name, reason) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata do not make the image unreadable
+        return 1
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey, 0 to 65,535, as 8 bits: 0 to 255."""
+    pixels = np.asarray(image).astype(np.int64).clip(0, 65535)
+    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))

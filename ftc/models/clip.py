@@ -1,0 +1,140 @@
+"""CLIP's zero-shot classifier as an ordinary classifier."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ftc.errors import InputError
+from ftc.models.classifier import Classifier
+
+TEMPLATES = ("a photo of a {}.",)
+
+
+class ImageTower(nn.Module):
+    """CLIP's image encoder: images (N, 3, H, W) → features (N, D), float32, of length 1.
+
+    Args:
+        visual: open_clip's image encoder, projection included.
+    """
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.normalize(self.visual(images).float(), dim=-1)
+
+
+def create_clip_classifier(
+    name: str,
+    pretrained: str | None,
+    class_names: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+    weights: bool = True,
+) -> Classifier:
+    """An open_clip model's image encoder with its zero-shot classifier as the head.
+
+    A class's row of the head is the mean of its prompts' text embeddings, of length 1, times CLIP's logit
+    scale, and biases are 0: before any training the logits are CLIP's own.
+
+    Args:
+        name: an open_clip model.
+        pretrained: name of its weights, which also says what activation and preprocessing they were trained
+            with, or a file of them, where ``name`` has to say so (``ViT-B-32-quickgelu`` for OpenAI's);
+            None for random ones.
+        class_names: one a column; underscores stand for spaces.
+        templates: prompts, with ``{}`` where the class name goes.
+        weights: False leaves the same model, head included, at random, for weights that are loaded over it.
+
+    Raises:
+        InputError: open_clip is not installed, no such model or weights, weights that cannot be fetched or
+            read, no class, or a prompt without a place for the name.
+    """
+    try:
+        import open_clip
+    except ImportError as error:
+        raise InputError(f"model.name={name}: wants open_clip; run pip install 'ftc[clip]'") from error
+    if not class_names:
+        raise InputError(f"model.name={name}: wants class names for its head; name data that have some")
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"model.templates: {template!r} has no {{}} where the class name goes; add it")
+    tag = _tag(open_clip, name, pretrained)
+    load = weights and pretrained is not None
+    try:
+        model = open_clip.create_model(
+            name,
+            pretrained if load and ":" not in name else None,
+            load_weights=load,
+            require_pretrained=load,
+            # Also without weights, so that those that are loaded later find the model they were saved from.
+            force_quick_gelu=tag.get("quick_gelu", False),
+            force_preprocess_cfg=tag,
+        ).eval()
+        tokenizer = open_clip.get_tokenizer(name)
+        width = open_clip.get_model_config(name)["embed_dim"]
+    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        mend = "run once with network access, or name a file of them"
+        if pretrained is not None and Path(pretrained).is_file():
+            mend = "choose the model.name that they were saved from"
+        raise InputError(
+            f"model.pretrained={pretrained}: the weights of {name} are not to be had "
+            f"({type(error).__name__}); {mend}"
+        ) from error
+    if getattr(model.visual, "output_tokens", False):
+        raise InputError(
+            f"model.name={name}: gives features of every patch; choose a model that gives one each"
+        )
+    head = nn.Linear(width, len(class_names))
+    if weights:
+        names = [class_name.replace("_", " ") for class_name in class_names]
+        with torch.no_grad():
+            text = open_clip.build_zero_shot_classifier(model, tokenizer, names, templates)
+            head.weight.copy_(model.logit_scale.exp() * text.T)
+            head.bias.zero_()
+    config = _data_config(name, open_clip.get_model_preprocess_cfg(model))
+    return Classifier(ImageTower(model.visual), head, data_config=config).train()
+
+
+def _tag(open_clip: ModuleType, name: str, pretrained: str | None) -> dict[str, Any]:
+    """What open_clip knows about weights: activation and preprocessing; nothing of files."""
+    if ":" in name:  # hf-hub:… and local-dir:… bring their weights, and say everything about them
+        return {}
+    if name not in open_clip.list_models():
+        near = ", ".join(difflib.get_close_matches(name, open_clip.list_models(), 5, 0.4))
+        raise InputError(f"model.name={name}: no model of open_clip; near names: {near}")
+    tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if pretrained and not tag and not Path(pretrained).is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise InputError(
+            f"model.pretrained={pretrained}: no such file or weights of {name}; choose from {tags}"
+        )
+    return tag
+
+
+def _data_config(name: str, preprocess: Mapping[str, Any]) -> dict[str, Any]:
+    """open_clip's preprocessing in timm's terms."""
+    crops = {"shortest": "center", "squash": "squash"}
+    if preprocess["resize_mode"] not in crops:
+        raise InputError(
+            f"model.name={name}: resizes by {preprocess['resize_mode']}; choose a model that resizes by "
+            f"{' or '.join(crops)}"
+        )
+    size = preprocess["size"]
+    return {
+        "input_size": (3, size, size) if isinstance(size, int) else (3, *size),
+        "interpolation": preprocess["interpolation"],
+        "mean": tuple(preprocess["mean"]),
+        "std": tuple(preprocess["std"]),
+        "crop_pct": 1.0,
+        "crop_mode": crops[preprocess["resize_mode"]],
+    }

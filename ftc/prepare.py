@@ -1,0 +1,533 @@
+"""``python -m ftc.prepare``: lay out a benchmark's images and lists on disk."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from ftc.benchmarks import (
+    BENCHMARKS,
+    LISTS,
+    MANIFEST,
+    PARTS,
+    WILDS_COLUMNS,
+    WILDS_IMAGES,
+    Benchmark,
+    find,
+    read_table,
+)
+from ftc.cli import fail
+from ftc.errors import InputError
+
+# An image to be: its path below the benchmark's folder, and a file to link or the encoded bytes.
+Images = Iterator[tuple[str, Path | bytes]]
+# Name of a list file → its lines: path and label.
+Lists = dict[str, list[tuple[str, int]]]
+
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_WNID = re.compile(r"n\d{8}")
+_SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?")
+
+_EXAMPLES = """\
+examples:
+  python -m ftc.prepare office_home --to data
+  python -m ftc.prepare office_home --to data --from OfficeHomeDataset.zip --lists CLONE
+  python -m ftc.prepare vtab --task dtd --to data
+  python -m ftc.prepare iwildcam --to data --from iwildcam_v2.0
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; see python -m ftc.prepare --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line: prints one line of what there is now, or one of what is wrong and exits with 2."""
+    parser = _Parser(
+        prog="python -m ftc.prepare",
+        description="Lay out a benchmark's images and lists on disk, whole or not at all.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("benchmark", choices=list(BENCHMARKS), help="what to prepare")
+    parser.add_argument("--to", type=Path, default=Path("data"), help="data root (default: data)")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        help="the original: a folder or archive that you have; by default the Hugging Face hub",
+    )
+    parser.add_argument(
+        "--lists",
+        type=Path,
+        metavar="CLONE",
+        help="take the official lists from this clone of the paper's released repository; by default our own "
+        "are drawn: 70/30 of every class for office_home, 80/20 for imagenet_r and imagenet_sketch",
+    )
+    tasks = ", ".join(BENCHMARKS["vtab"].tasks)
+    parser.add_argument("--task", help=f"of vtab: {tasks}")
+    given = parser.parse_args(arguments)
+    try:
+        print(prepare(given.benchmark, given.to, given.source, given.lists, given.task))
+    except (InputError, OSError) as error:
+        fail(str(error))
+
+
+def prepare(
+    name: str,
+    to: Path,
+    source: Path | None = None,
+    lists: Path | None = None,
+    task: str | None = None,
+) -> str:
+    """Lay out a benchmark below the data root, unless that is done.
+
+    Files are hard links where the file system allows, else copies; those out of the hub's tables are written
+    with their original bytes.
+
+    Args:
+        name: key of `ftc.benchmarks.BENCHMARKS`.
+        to: data root.
+        source: original folder or archive; None downloads from the hub.
+        lists: clone of the paper's released repository that holds the official lists; None draws our own.
+        task: of VTAB.
+
+    Returns:
+        One line that says what there is.
+
+    Raises:
+        InputError: anything missing or wrong; then nothing is left behind.
+    """
+    benchmark = find(name)
+    folder = benchmark.folder(to, task)
+    if lists is not None and not benchmark.lists:
+        raise InputError(f"--lists {lists}: {name} has no lists; leave it out")
+    if (folder / MANIFEST).is_file():
+        return _ready(folder, lists)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: is there but was not prepared; move it away and give it as --from")
+    if source is not None and not source.exists():
+        raise InputError(f"--from {source}: no such file or folder")
+    official = None if lists is None else _official_lists(benchmark, lists)
+    if source is None:
+        source, origin = _download(benchmark, task)
+    else:
+        origin = {"from": str(source.resolve())}
+    to.mkdir(parents=True, exist_ok=True)
+    # Beside the result, so that files can be linked and the result be renamed.
+    with tempfile.TemporaryDirectory(dir=to, prefix=f".{name}-") as temporary:
+        result = Path(temporary) / "result"
+        result.mkdir()
+        opened = source if source.is_dir() else _extract(source, Path(temporary) / "archive")
+        try:
+            if benchmark.tasks:
+                content = _lay_out_tables(opened, result)
+            elif benchmark.lists:
+                content = _lay_out_images(benchmark, opened, result, official)
+            else:
+                content = _lay_out_wilds(opened, result)
+        except InputError as error:
+            # The archive says more than the folder that it is unpacked into.
+            raise InputError(str(error).replace(str(opened), str(source))) from error
+        manifest = {"benchmark": name, **({"task": task} if task else {}), "origin": origin, **content}
+        (result / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        folder.parent.mkdir(exist_ok=True)
+        result.rename(folder)
+    return _summary(folder, "prepared", manifest)
+
+
+def _ready(folder: Path, lists: Path | None) -> str:
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if lists is not None and manifest["lists"] != "official":
+        raise InputError(
+            f"{folder}: is ready with lists of our own; for the official ones move it away, then give it as "
+            f"--from together with --lists {lists}"
+        )
+    return _summary(folder, "is ready", manifest)
+
+
+def _summary(folder: Path, state: str, manifest: dict[str, Any]) -> str:
+    line = f"{folder}: {state}, {manifest['total']:,} images"
+    if manifest.get("lists") == "official":
+        return f"{line}, official lists"
+    if "lists" in manifest:
+        share = round(100 * BENCHMARKS[manifest["benchmark"]].train_share)
+        return (
+            f"{line}, lists of our own ({share}/{100 - share} of every class), not the official ones: give a "
+            "clone of the paper's released repository as --lists for those"
+        )
+    return line
+
+
+def _download(benchmark: Benchmark, task: str | None) -> tuple[Path, dict[str, str]]:
+    """The hub's files, in its cache, and what they are."""
+    hub = benchmark.tasks[task] if task else benchmark.hub
+    if hub is None:
+        raise InputError(
+            f"{benchmark.name}: the hub has no copy; give the original, from {benchmark.origin}, as --from"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot = Path(snapshot_download(hub, repo_type="dataset", allow_patterns=[benchmark.pattern]))
+    except Exception as error:  # the client's errors share no base class
+        reason = (str(error).strip().splitlines() or [""])[0]
+        origin = f"https://huggingface.co/datasets/{hub}" if task else benchmark.origin
+        raise InputError(
+            f"{hub}: could not be downloaded ({type(error).__name__}: {reason}); without a network, give the "
+            f"original, from {origin}, as --from"
+        ) from error
+    if benchmark.pattern == "*.parquet":
+        found = snapshot
+    else:
+        archives = sorted(snapshot.rglob(benchmark.pattern))
+        if len(archives) != 1:
+            raise InputError(
+                f"{hub}: has {len(archives)} files {benchmark.pattern} instead of one; give the original, "
+                f"from {benchmark.origin}, as --from"
+            )
+        found = archives[0]
+    return found, {"hub": hub, "revision": snapshot.name}
+
+
+def _extract(archive: Path, folder: Path) -> Path:
+    name = archive.name.lower()
+    if not name.endswith(_ARCHIVES):
+        raise InputError(f"--from {archive}: neither a folder nor an archive ({', '.join(_ARCHIVES)})")
+    try:
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(folder)
+        else:
+            with tarfile.open(archive) as packed:
+                _extract_files(packed, folder)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise InputError(f"--from {archive}: a broken archive ({error}); get it again") from error
+    return folder
+
+
+def _extract_files(packed: tarfile.TarFile, folder: Path) -> None:
+    """Regular files only, none outside the folder: older Pythons have no such filter."""
+    for member in packed:
+        if not member.isfile():
+            continue
+        path = PurePosixPath(member.name)
+        content = packed.extractfile(member)
+        if content is None or path.is_absolute() or ".." in path.parts:
+            raise tarfile.TarError(f"{member.name} lies outside")
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with content, target.open("wb") as file:
+            shutil.copyfileobj(content, file)
+
+
+def _lay_out_images(
+    benchmark: Benchmark, source: Path, result: Path, official: Lists | None
+) -> dict[str, Any]:
+    """Images in class folders, and their lists."""
+    own_names, images = _images(benchmark, source)
+    if official is not None and not own_names:
+        raise InputError(
+            f"{source}: its images have no file names of their own, so official lists do not fit; give the "
+            f"original, from {benchmark.origin}, as --from"
+        )
+    files = []
+    for relative, content in images:
+        target = result / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            _place(content, target)
+        files.append(relative)
+    if not files:
+        raise InputError(f"{source}: no image in its class folders; images end in {', '.join(_IMAGES)}")
+    if official is None:
+        lists = _own_lists(benchmark, files)
+    else:
+        _check_listed(benchmark, official, set(files))
+        lists = official
+    (result / LISTS).mkdir()
+    digests = {}
+    for list_name, lines in lists.items():
+        text = "".join(f"{path} {label}\n" for path, label in lines).encode()
+        (result / LISTS / list_name).write_bytes(text)
+        digests[list_name] = hashlib.sha256(text).hexdigest()
+    return {
+        "lists": "own" if official is None else "official",
+        "file_names": "original" if own_names else "numbered",
+        "total": len(files),
+        "images": _counts(files),
+        "sha256": digests,
+    }
+
+
+def _lay_out_tables(source: Path, result: Path) -> dict[str, Any]:
+    """Parquet files as they are."""
+    counts: Counter[str] = Counter()
+    (result / "data").mkdir()
+    for file in _tables(source):
+        counts[file.stem.split("-")[0]] += _open(file).metadata.num_rows
+        _place(file, result / "data" / file.name)
+    return {"total": sum(counts.values()), "images": dict(sorted(counts.items()))}
+
+
+def _lay_out_wilds(source: Path, result: Path) -> dict[str, Any]:
+    """iWildCam's tables and images as they are."""
+    root = next((f for f in _folders(source) if (f / "metadata.csv").is_file()), None)
+    if root is None:
+        raise InputError(f"{source}: no metadata.csv in it; give the folder iwildcam_v2.0 of WILDS")
+    rows = read_table(root / "metadata.csv", WILDS_COLUMNS)
+    names = {row["y"]: row["name"] for row in read_table(root / "categories.csv", ("y", "name"))}
+    folder = root / WILDS_IMAGES
+    present = {f.name for f in folder.iterdir()} if folder.is_dir() else set()
+    missing = [row["filename"] for row in rows if row["filename"] not in present]
+    if missing:
+        raise InputError(
+            f"{folder}: {missing[0]} is not there ({len(missing)} of {len(rows)} images of metadata.csv); "
+            "get the rest of the archive"
+        )
+    (result / WILDS_IMAGES).mkdir()
+    for name in ("metadata.csv", "categories.csv"):
+        _place(root / name, result / name)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        _place(folder / row["filename"], result / WILDS_IMAGES / row["filename"])
+        counts[row["split"]][names.get(row["y"], row["y"])] += 1
+    images = {split: dict(sorted(count.items())) for split, count in sorted(counts.items())}
+    return {"total": len(rows), "images": images}
+
+
+def _place(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)  # the hub's cache holds symbolic links
+    except FileExistsError:
+        raise InputError(f"{source}: a second file for {target.name}; leave one out") from None
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _folders(source: Path) -> Iterator[Path]:
+    """A folder and those up to two levels below: archives differ in what they wrap their content in."""
+    level = [source]
+    for _ in range(3):
+        yield from level
+        level = [f for parent in level for f in sorted(parent.iterdir()) if f.is_dir()]
+
+
+def _images(benchmark: Benchmark, source: Path) -> tuple[bool, Images]:
+    """A benchmark's images, and whether they have file names of their own."""
+    for root in _folders(source):
+        found = _class_folders(benchmark, root)
+        if found:
+            return True, _from_folders(found)
+    if benchmark.columns and any(source.rglob("*.parquet")):
+        return _from_tables(benchmark, _tables(source))
+    wanted = ", ".join(benchmark.domains) or "named by WordNet ids such as n01443537"
+    raise InputError(f"{source}: no folders {wanted}; give the original, from {benchmark.origin}, as --from")
+
+
+def _class_folders(benchmark: Benchmark, root: Path) -> list[tuple[str, Path]]:
+    """Class folders with their place in our layout, none if this is not the benchmark's root."""
+    inside = {_spaceless(f.name): f for f in sorted(root.iterdir()) if f.is_dir()}
+    if not benchmark.domains:
+        return [(name, f) for name, f in sorted(inside.items()) if _WNID.fullmatch(name)]
+    if any(domain not in inside for domain in benchmark.domains):
+        return []
+    return [
+        (f"{domain}/{_spaceless(f.name)}", f)
+        for domain in benchmark.domains
+        for f in sorted(inside[domain].iterdir())
+        if f.is_dir()
+    ]
+
+
+def _spaceless(name: str) -> str:
+    # The original archive has «Real World», the official lists «Real_World».
+    return name.replace(" ", "_")
+
+
+def _from_folders(folders: Iterable[tuple[str, Path]]) -> Images:
+    for place, folder in folders:
+        for file in sorted(folder.iterdir()):
+            if file.name.lower().endswith(_IMAGES) and not file.name.startswith("."):
+                yield f"{place}/{file.name}", file
+
+
+def _tables(source: Path) -> list[Path]:
+    """The parquet files of a folder.
+
+    Raises:
+        InputError: none, or a part of several is missing.
+    """
+    files = sorted(source.rglob("*.parquet"))
+    if not files:
+        raise InputError(f"{source}: no parquet file in it; give the hub's files as they are")
+    shards: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for file in files:
+        if match := _SHARD.fullmatch(file.stem):
+            shards[match["split"], int(match["count"])].add(int(match["index"]))
+    for (split, count), indices in sorted(shards.items()):
+        if len(indices) < count:
+            raise InputError(f"{source}: {len(indices)} of the {count} files of {split}; get the others too")
+    return files
+
+
+def _open(file: Path) -> Any:
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return ParquetFile(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: a broken table ({error}); get it again") from error
+
+
+def _from_tables(benchmark: Benchmark, files: list[Path]) -> tuple[bool, Images]:
+    """Images of the hub's tables, under their own file names if these tell them apart."""
+    folders: list[str] = []
+    names: list[str] = []
+    for file in files:
+        table = _open(file)
+        absent = sorted({*benchmark.columns, "image"} - set(table.schema_arrow.names))
+        if absent:
+            raise InputError(f"{file}: no column {', '.join(absent)}; give {benchmark.hub}'s files")
+        rows = table.read(columns=[*benchmark.columns, "image.path"])
+        words = [_words(table, rows, column, file) for column in benchmark.columns]
+        folders += ["/".join(parts) for parts in zip(*words, strict=True)]
+        paths = ((row or {}).get("path") or "" for row in rows.column("image").to_pylist())
+        names += [PurePosixPath(path.replace("\\", "/")).name for path in paths]
+    unknown = {f.split("/")[0] for f in folders} - set(benchmark.domains) if benchmark.domains else set()
+    if unknown:
+        raise InputError(f"{files[0].parent}: unknown domain {min(unknown)}; give {benchmark.hub}'s files")
+    usable = all(name.lower().endswith(_IMAGES) for name in names)
+    own_names = usable and len(set(zip(folders, names, strict=True))) == len(names)
+
+    def images() -> Images:
+        numbers: Counter[str] = Counter()
+        for folder, name, content in zip(folders, names, _contents(files), strict=True):
+            numbers[folder] += 1
+            if not own_names:
+                name = f"{numbers[folder]:05d}{_extension(content)}"
+            yield f"{folder}/{name}", content
+
+    return own_names, images()
+
+
+def _words(table: Any, rows: Any, column: str, file: Path) -> list[str]:
+    """A column of folder names; the names of class labels are in the table's metadata."""
+    values = rows.column(column).to_pylist()
+    metadata = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+    names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
+    words = [_spaceless(str(names[value] if names else value)) for value in values]
+    wrong = next((w for w in words if w in ("", ".", "..") or "/" in w or "\\" in w), None)
+    if wrong is not None:
+        raise InputError(f"{file}: {column} {wrong!r} names no folder; give the hub's files as they are")
+    return words
+
+
+def _contents(files: Iterable[Path]) -> Iterator[bytes]:
+    for file in files:
+        for batch in _open(file).iter_batches(batch_size=64, columns=["image.bytes"]):
+            for row in batch.column(0).to_pylist():
+                if row is None or row["bytes"] is None:
+                    raise InputError(f"{file}: an image without content; give the hub's files as they are")
+                yield row["bytes"]
+
+
+def _extension(content: bytes) -> str:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return f".{(image.format or '').lower()}".replace("jpeg", "jpg")
+
+
+def _own_lists(benchmark: Benchmark, files: Sequence[str]) -> Lists:
+    """Splits of every class, drawn from the files' paths alone."""
+    classes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for file in files:
+        *domain, name, _ = file.split("/")
+        classes[domain[0] if domain else benchmark.lists[0], name].append(file)
+    labels = _labels(benchmark, {name for _, name in classes})
+    lists: Lists = {f"{prefix}_{part}.txt": [] for prefix in benchmark.lists for part in PARTS}
+    for (prefix, name), members in sorted(classes.items()):
+        # Neighbours in a folder are often alike: a hash shuffles them, the same everywhere.
+        members = sorted(members, key=lambda file: hashlib.sha256(file.encode()).digest())
+        count = max(1, min(int(benchmark.train_share * len(members) + 0.5), len(members) - 1))
+        for part, chosen in zip(PARTS, (members[:count], members[count:]), strict=True):
+            lists[f"{prefix}_{part}.txt"] += [(file, labels[name]) for file in sorted(chosen)]
+    return lists
+
+
+def _labels(benchmark: Benchmark, names: set[str]) -> dict[str, int]:
+    """Class → label: alphabetical, or of ImageNet-1k."""
+    if benchmark.domains:
+        return {name: label for label, name in enumerate(sorted(names))}
+    from timm.data import ImageNetInfo
+
+    labels = {wnid: label for label, wnid in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+    unknown = sorted(names - set(labels))
+    if unknown:
+        raise InputError(
+            f"{benchmark.name}: {unknown[0]} is no class of ImageNet-1k; give the original archive"
+        )
+    return labels
+
+
+def _official_lists(benchmark: Benchmark, clone: Path) -> Lists:
+    """The official lists, their paths as ours: these may start above the class or domain folders."""
+    from ftc.data.readers import read_list
+
+    folder = clone / benchmark.official
+    if not folder.is_dir():
+        raise InputError(
+            f"--lists {clone}: no {benchmark.official} in it; give a clone of the paper's repository"
+        )
+    depth = 2 if benchmark.domains else 1
+
+    def ours(path: str) -> str:
+        *folders, name = PurePosixPath(path).parts
+        return "/".join([*map(_spaceless, folders[-depth:]), name])
+
+    names = [f"{prefix}_{part}.txt" for prefix in benchmark.lists for part in PARTS]
+    return {name: [(ours(path), label) for path, label in read_list(folder / name)] for name in names}
+
+
+def _check_listed(benchmark: Benchmark, lists: Lists, files: set[str]) -> None:
+    for name, lines in lists.items():
+        missing = [path for path, _ in lines if path not in files]
+        if missing:
+            raise InputError(
+                f"{name}: {missing[0]} is not among the images ({len(missing)} of {len(lines)} lines); "
+                f"give the original, from {benchmark.origin}, as --from"
+            )
+
+
+def _counts(files: Iterable[str]) -> dict[str, Any]:
+    """Images by domain and class, or by class."""
+    counts: dict[str, Any] = {}
+    for file in sorted(files):
+        *domains, name, _ = file.split("/")
+        inner = counts
+        for domain in domains:
+            inner = inner.setdefault(domain, {})
+        inner[name] = inner.get(name, 0) + 1
+    return counts
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+import timm.data
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from ftc import PartitionedDataModule
+from ftc.data import ArrayReader, ClassFolders, ImageCache, Preprocessing, batched, cache, checks
+from ftc.data.decode import UnreadableImage
+
+SQUASH = {
+    "input_size": (3, 28, 28),
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "interpolation": "bilinear",
+    "crop_pct": 1.0,
+    "crop_mode": "squash",
+}
+CENTRE = {**SQUASH, "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center"}
+GREY = {**SQUASH, "input_size": (1, 28, 28), "mean": (0.5,), "std": (0.25,)}
+AUGMENTATION = [
+    v2.RandomResizedCrop(28, scale=(0.7, 1.0)),
+    v2.RandomHorizontalFlip(),
+    v2.ColorJitter(0.3, 0.3, 0.3, 0.3),
+    v2.RandomGrayscale(0.1),
+]
+
+
+def write_images(folder, count=12, classes="abcdef"):
+    """Photographs of 30 to 70 pixels a side, in class folders."""
+    generator = np.random.default_rng(0)
+    for i in range(count):
+        width, height = generator.integers(30, 70, 2)
+        coarse = generator.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        path = folder / classes[i % len(classes)] / f"{i:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_images(tmp_path / "data")
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Rows that any reader of class folders decodes."""
+    rows = []
+    whole = ClassFolders.decode
+    monkeypatch.setattr(ClassFolders, "decode", lambda self, i: rows.append(i) or whole(self, i))
+    return rows
+
+
+@pytest.fixture
+def stored(tmp_path):
+    return ImageCache(tmp_path / "cache")
+
+
+def tensors(loader) -> dict[str, torch.Tensor]:
+    batches = list(loader)
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+@pytest.mark.parametrize("config", [SQUASH, CENTRE, GREY], ids=["squash", "centre", "grey"])
+def test_evaluation_is_the_same_bit_for_bit(folder, stored, partition, config):
+    reader = ClassFolders(folder, mode="RGB" if len(config["mean"]) == 3 else "L")
+    plain, cached = (
+        PartitionedDataModule(reader, partition, Preprocessing(config), test=reader, cache=c, batch_size=5)
+        for c in (None, stored)
+    )
+    expected = tensors(plain.test_dataloader())
+    for data in (cached, cached):
+        for name, value in tensors(data.test_dataloader()).items():
+            assert torch.equal(value, expected[name])
+    timms = timm.data.create_transform(**config)
+    assert torch.equal(expected["image"], torch.stack([timms(reader.decode(i)) for i in range(12)]))
+    assert expected["image"].is_contiguous()
+
+
+def test_images_are_decoded_once_a_form(folder, stored, partition, decoded):
+    reader = ClassFolders(folder)
+    for _ in range(2):
+        data = PartitionedDataModule(
+            reader, partition, Preprocessing(SQUASH, AUGMENTATION), test=reader, cache=stored
+        )
+        for _ in range(2):
+            list(data.test_dataloader())
+            list(data.train_dataloader())
+            list(data.calibration_dataloader())
+    seen = torch.isin(reader.targets, torch.tensor(partition.seen)).nonzero()[:, 0].tolist()
+    # For training only what is trained on.
+    assert sorted(decoded) == sorted([*range(12), *seen])
+
+
+def test_images_are_known_by_content_not_by_name(folder, stored, decoded):
+    form = Preprocessing(SQUASH).stored
+    before = stored.store(ClassFolders(folder), form)
+    assert sorted(decoded) == list(range(12))
+    (folder / "a" / "000.jpg").rename(folder / "a" / "elsewhere.jpg")
+    (folder / "c" / "copy.jpg").write_bytes((folder / "c" / "002.jpg").read_bytes())
+    reader = ClassFolders(folder)
+    after = stored.store(reader, form)
+    assert len(decoded) == 12
+    assert np.array_equal(after[reader.files.index("a/elsewhere.jpg")], before[0])
+    assert np.array_equal(after[reader.files.index("c/copy.jpg")], after[reader.files.index("c/002.jpg")])
+    Image.new("RGB", (40, 40), "red").save(folder / "a" / "elsewhere.jpg")
+    changed = stored.store(ClassFolders(folder), form)[reader.files.index("a/elsewhere.jpg")]
+    assert len(decoded) == 13
+    assert (changed[..., 0] > 250).all()
+    # Another geometry, another mode: other pixels.
+    stored.store(ClassFolders(folder), Preprocessing(CENTRE).stored)
+    assert stored.store(ClassFolders(folder, mode="L"), form)[0].shape == (28, 28, 1)
+
+
+def test_images_in_memory_are_known_by_their_pixels(stored, reader, partition):
+    config = {**GREY, "input_size": (1, 8, 8)}
+    expected, data = (
+        PartitionedDataModule(reader, partition, Preprocessing(config), test=reader, cache=c)
+        for c in (None, stored)
+    )
+    assert torch.equal(tensors(data.test_dataloader())["image"], tensors(expected.test_dataloader())["image"])
+    again = ArrayReader(reader.images[::-1].copy(), reader.targets.flip(0), reader.class_names)
+    form = Preprocessing(config).stored
+    files = sorted(stored.folder.rglob("*.u8"))
+    assert np.array_equal(stored.store(again, form)[0], stored.store(reader, form)[59])
+    assert sorted(stored.folder.rglob("*.u8")) == files
+
+
+def test_training_images_keep_their_proportions_and_are_never_enlarged(stored):
+    images = [
+        np.zeros((64, 96, 3), np.uint8),
+        np.zeros((20, 90, 3), np.uint8),
+        np.zeros((40, 33, 3), np.uint8),
+    ]
+    form = Preprocessing(SQUASH).stored_for_training
+    kept = [stored.store(ArrayReader(image[None], [0], ["a"]), form)[0].shape for image in images]
+    # 28 · 8 / 7 = 32
+    assert kept == [(32, 48, 3), (20, 90, 3), (39, 32, 3)]
+
+
+def test_unreadable_image_is_named(folder, stored):
+    (folder / "b" / "001.jpg").write_bytes(b"")
+    with pytest.raises(UnreadableImage, match=r"b/001\.jpg: cannot be read \(empty file\)"):
+        stored.store(ClassFolders(folder), Preprocessing(SQUASH).stored)
+
+
+def test_image_that_breaks_after_its_check_is_named(folder, stored, monkeypatch):
+    reader = ClassFolders(folder)
+    checks.check_images({"train": reader}, "error", stored.folder)
+    stamp = reader.stamp(3)
+    monkeypatch.setattr(reader, "stamp", lambda i: stamp if i == 3 else ClassFolders.stamp(reader, i))
+    (folder / reader.files[3]).write_bytes(b"bad")
+    with pytest.raises(UnreadableImage, match=r"b/007\.jpg: cannot be read \(no image format"):
+        stored.store(reader, Preprocessing(SQUASH).stored, num_workers=1)
+
+
+def test_finished_shards_survive_an_interruption(folder, stored, monkeypatch, decoded):
+    monkeypatch.setattr(cache, "_SHARD", 4)
+    reader = ClassFolders(folder)
+    form = Preprocessing(SQUASH).stored
+
+    def interrupted(image):
+        if len(decoded) == 10:
+            raise KeyboardInterrupt
+        return form.resize(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        stored.store(reader, cache.Form(form.key, interrupted))
+    assert len(list(stored.folder.rglob("*.u8"))) == 2
+    assert len(list((stored.folder / "images").rglob(".*"))) == 0
+    decoded.clear()
+    images = stored.store(reader, form)
+    assert sorted(decoded) == [8, 9, 10, 11]
+    assert np.array_equal(images[0], np.asarray(form.resize(reader.decode(0))))
+
+
+def test_lost_shards_are_made_again(folder, stored, decoded):
+    form = Preprocessing(SQUASH).stored
+    before = stored.store(ClassFolders(folder), form)[5].copy()
+    for shard in stored.folder.rglob("*.u8"):
+        shard.unlink()
+    assert np.array_equal(stored.store(ClassFolders(folder), form)[5], before)
+    assert len(decoded) == 24
+
+
+def build(folder, to, sums):
+    """Another process that builds a cache and reports the sum of its pixels."""
+
+    def work():
+        reader = ClassFolders(folder)
+        images = ImageCache(to).store(reader, Preprocessing(SQUASH).stored)
+        sums.put(sum(int(images[row].sum()) for row in range(len(reader.files))))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork")
+def test_a_killed_build_and_two_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_SHARD", 4)
+    folder, to = write_images(tmp_path / "data", 200), tmp_path / "cache"
+    sums = multiprocessing.get_context("fork").Queue()
+    killed = build(folder, to, sums)
+    while not list(to.rglob("[!.]*.u8")):
+        assert killed.is_alive()
+    killed.kill()
+    killed.join()
+    finished = len(list(to.rglob("[!.]*.u8")))
+    several = [build(folder, to, sums) for _ in range(2)]
+    form, reader = Preprocessing(SQUASH).stored, ClassFolders(folder)
+    expected = sum(int(np.asarray(form.resize(reader.decode(i))).sum()) for i in range(200))
+    assert [sums.get(timeout=60) for _ in several] == [expected] * 2
+    assert 1 <= finished < len(list(to.rglob("[!.]*.u8"))) == 50
+
+
+def test_stored_images_are_read_in_workers(folder, stored, partition):
+    reader = ClassFolders(folder)
+    images = stored.store(reader, Preprocessing(SQUASH).stored)
+    again = pickle.loads(pickle.dumps(images))
+    assert all(np.array_equal(again[i], images[i]) for i in range(12))
+    data = PartitionedDataModule(
+        reader,
+        partition,
+        Preprocessing(SQUASH, AUGMENTATION),
+        test=reader,
+        cache=stored,
+        batch_size=4,
+        num_workers=2,
+    )
+    expected = PartitionedDataModule(reader, partition, Preprocessing(SQUASH), test=reader)
+    assert torch.equal(tensors(data.test_dataloader())["image"], tensors(expected.test_dataloader())["image"])
+    loader = data.train_dataloader()
+    first, second = (sorted_by_id(tensors(loader)) for _ in range(2))
+    assert torch.equal(first["id"], second["id"])
+    # Every image is augmented afresh.
+    assert not (first["image"] == second["image"]).flatten(1).all(1).any()
+
+
+def sorted_by_id(batch):
+    order = batch["id"].argsort()
+    return {name: value[order] for name, value in batch.items()}
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        AUGMENTATION,
+        [transforms.RandomResizedCrop(28), transforms.ColorJitter(0.2)],
+        [v2.RandomAffine(10), lambda image: image.transpose(Image.Transpose.ROTATE_90)],
+        [],
+    ],
+    ids=["published", "torchvision v1", "images only", "none"],
+)
+@pytest.mark.parametrize("config", [SQUASH, CENTRE, GREY], ids=["squash", "centre", "grey"])
+def test_cached_training_images_look_like_others(folder, stored, partition, config, augmentation):
+    reader = ClassFolders(folder, mode="RGB" if len(config["mean"]) == 3 else "L")
+    plain, cached = (
+        PartitionedDataModule(reader, partition, Preprocessing(config, augmentation), cache=c)
+        for c in (None, stored)
+    )
+    plain, cached = (sorted_by_id(tensors(data.train_dataloader())) for data in (plain, cached))
+    assert cached["image"].shape == plain["image"].shape
+    assert cached["image"].dtype == torch.float32
+    assert torch.equal(cached["target"], plain["target"])
+    if not augmentation:
+        # The same view, once more resampled.
+        assert (cached["image"] - plain["image"]).abs().mean() < 0.05
+
+
+def test_batches_are_augmented_where_they_lie(folder, stored, partition, monkeypatch):
+    augmented = []
+    whole = Preprocessing.jittered
+    monkeypatch.setattr(Preprocessing, "jittered", lambda self, x: augmented.append(x) or whole(self, x))
+    # PyTorch's device without memory stands in for an accelerator.
+    monkeypatch.setattr(PartitionedDataModule, "_device", torch.device("meta"))
+    data = PartitionedDataModule(
+        ClassFolders(folder), partition, Preprocessing(SQUASH, AUGMENTATION), cache=stored
+    )
+    loader = data.train_dataloader()
+    shipped = next(DataLoader.__iter__(loader))["image"]
+    assert (shipped.dtype, shipped.device.type, augmented) == (torch.uint8, "cpu", [])
+    image = next(iter(loader))["image"]
+    assert (image.shape, image.dtype, image.device.type) == ((6, 3, 28, 28), torch.float32, "meta")
+    assert [len(batch) for batch in augmented] == [6]
+
+
+def amounts(*values: float) -> torch.Tensor:
+    return torch.tensor(values).reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("brightness", (0.5, 1.0, 1.4)),
+        ("contrast", (0.5, 1.0, 1.4)),
+        ("saturation", (0.0, 1.0, 1.4)),
+        ("hue", (-0.5, 0.0, 0.3)),
+    ],
+)
+def test_batched_colours_are_torchvisions(name, values, channels):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, channels, 9, 11, generator=generator)
+    # Grey, saturated and tied pixels.
+    images[:, :, 0] = 0.5
+    images[:, :, 1] = torch.randint(0, 2, (3, channels, 11), generator=generator).float()
+    ours = getattr(batched, f"adjust_{name}")(255 * images, amounts(*values)) / 255
+    theirs = [getattr(F, f"adjust_{name}")(image, value) for image, value in zip(images, values, strict=True)]
+    torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-5, rtol=0)
+
+
+def test_batched_grey_and_flip_are_torchvisions():
+    images = torch.rand(4, 3, 5, 6)
+    grey = batched.batched(v2.RandomGrayscale(1.0))(images.clone())
+    torch.testing.assert_close(grey, F.rgb_to_grayscale(images, 3))
+    assert torch.equal(batched.batched(v2.RandomHorizontalFlip(1.0))(images), images.flip(-1))
+    for never in (v2.RandomGrayscale(0.0), v2.RandomHorizontalFlip(0.0)):
+        assert torch.equal(batched.batched(never)(images.clone()), images)
+    assert batched.batched(v2.RandomAffine(10)) is None
+
+
+def test_every_image_of_a_batch_draws_its_own():
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8).expand(64, -1, -1, -1)
+    steps = [batched.batched(t) for t in AUGMENTATION[1:]]
+    out = batched.apply(steps, images)
+    assert out.dtype == torch.uint8
+    assert len(out.flatten(1).unique(dim=0)) == 64
+    is_grey = (out == out[:, :1]).flatten(1).all(1)
+    assert 1 <= is_grey.sum() <= 15
+    flipped = batched.apply([batched.HorizontalFlip(0.5)], images)
+    assert 20 <= (flipped == images.flip(-1)).flatten(1).all(1).sum() <= 44
+
+
+def test_jitter_draws_from_the_ranges():
+    torch.manual_seed(0)
+    images = torch.full((1000, 3, 1, 1), 100.0)
+    factors = batched.ColorJitter((0.7, 1.3), None, None, None)(images)[:, 0, 0, 0] / 100
+    assert factors.min() >= 0.7 - 1e-6
+    assert factors.max() <= 1.3 + 1e-6
+    assert factors.mean() == pytest.approx(1, abs=0.02)
+    assert factors.std() == pytest.approx(0.6 / 12**0.5, abs=0.01)

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+
+import pytest
+import timm
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from ftc import ClassPartition, FineTuneModule, InputError
+from ftc.models import create_classifier, fold_gamma, load_checkpoint, save_weights
+
+KWARGS = {"in_chans": 1}
+COUNTER = "num_batches_tracked"
+
+
+def make(seed, num_classes=6, name="test_resnet", **kwargs):
+    torch.manual_seed(seed)
+    classifier = create_classifier(name, num_classes, kwargs=KWARGS | kwargs).eval()
+    with torch.no_grad():
+        for tensor in classifier.timm_state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor))
+    return classifier
+
+
+@pytest.fixture
+def origin():
+    return make(1)
+
+
+@pytest.fixture
+def target():
+    return make(2)
+
+
+def released(classifier, **more):
+    """The paper's released layout."""
+    backbone = {f"backbone.{name}": value for name, value in classifier.backbone.state_dict().items()}
+    return {**backbone, "head.weight": classifier.head.weight, "head.bias": classifier.head.bias, **more}
+
+
+def equal(first, second):
+    states = first.timm_state_dict(), second.timm_state_dict()
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def untouched(classifier):
+    return equal(classifier, make(2))
+
+
+def lightning(classifier, path):
+    """A checkpoint as Lightning's own trainer writes it."""
+    module = FineTuneModule(classifier.train(), lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    batch = {"image": torch.randn(2, 1, 32, 32), "target": torch.tensor([0, 1])}
+    trainer.fit(module, torch.utils.data.DataLoader([batch], batch_size=None))
+    trainer.save_checkpoint(path)
+
+
+SAVED = {
+    "timm": (lambda c: c.timm_state_dict(), "state dict, names of the timm model"),
+    "released": (released, "state dict, names of backbone and head"),
+    "wrapped": (
+        lambda c: {f"module.{name}": value for name, value in released(c).items()},
+        "state dict, names of backbone and head",
+    ),
+    "compiled and wrapped": (
+        lambda c: {f"module._orig_mod.{name}": value for name, value in c.timm_state_dict().items()},
+        "state dict, names of the timm model",
+    ),
+    "under state_dict": (
+        lambda c: {"epoch": 3, "state_dict": c.timm_state_dict()},
+        "state dict under state_dict, names of the timm model",
+    ),
+    "under model": (
+        lambda c: {"model": released(c), "args": argparse.Namespace(lr=0.1)},
+        "state dict under model, names of backbone and head",
+    ),
+    "averages first": (
+        lambda c: {"state_dict": make(3).timm_state_dict(), "state_dict_ema": c.timm_state_dict()},
+        "state dict under state_dict_ema, names of the timm model",
+    ),
+    "averages of model": (
+        lambda c: {"model": make(3).timm_state_dict(), "model_ema": c.timm_state_dict()},
+        "state dict under model_ema, names of the timm model",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", SAVED)
+def test_every_layout_gives_the_same_weights(layout, origin, target, tmp_path):
+    make_content, words = SAVED[layout]
+    path = tmp_path / "source.pth"
+    torch.save(make_content(origin), path)
+    report = load_checkpoint(path, target)
+    assert equal(target, origin)
+    assert (report.format, report.missing, report.unexpected) == (words, (), ())
+    assert str(report) == f"{path}: {words}"
+
+
+def test_safetensors_bring_their_metadata(origin, target, tmp_path):
+    path = tmp_path / "calibrated.safetensors"
+    folded = fold_gamma(origin.timm_state_dict(), "fc.bias", ClassPartition(6, [0], [1, 5]), 0.75)
+    metadata = {"calibrator": "alg", "gamma": "0.75", "class_names": json.dumps(list("abcdef"))}
+    save_weights(path, folded, metadata)
+    report = load_checkpoint(path, target)
+    assert report.metadata == {"calibrator": "alg", "gamma": 0.75, "class_names": list("abcdef")}
+    assert report.lines() == [
+        f"{path}: safetensors, names of the timm model",
+        "calibrated: γ 0.75 of alg is folded into its head",
+    ]
+    torch.testing.assert_close(target.head.bias - origin.head.bias, torch.tensor([0, 0.75, 0, 0, 0, 0.75]))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+def test_lightning_checkpoint_of_fine_tuning(origin, target, tmp_path):
+    lightning(origin, tmp_path / "last.ckpt")
+    report = load_checkpoint(tmp_path / "last.ckpt", target)
+    assert equal(target, origin)
+    assert report.format == "Lightning checkpoint, names of backbone and head"
+
+
+def test_torchvision_resnet_has_timms_names(tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    original = torchvision.models.resnet18(num_classes=6).eval()
+    torch.save(original.state_dict(), tmp_path / "resnet18.pth")
+    classifier = create_classifier("resnet18.tv_in1k", 6).eval()
+    load_checkpoint(tmp_path / "resnet18.pth", classifier)
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(classifier(images), original(images))
+
+
+def test_released_names_fit_resnet50(tmp_path):
+    with torch.device("meta"):
+        from torchvision.models import resnet50
+
+        names = {k: v.shape for k, v in resnet50().state_dict().items() if not k.startswith("fc.")}
+        backbone = timm.create_model("resnet50.tv_in1k", num_classes=0).state_dict()
+    assert {name: value.shape for name, value in backbone.items()} == names
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_vit", "test_efficientnet"])
+def test_heads_of_any_name(name, tmp_path):
+    origin, target = make(1, name=name), make(2, name=name)
+    torch.save(released(origin), tmp_path / "source.pth")
+    load_checkpoint(tmp_path / "source.pth", target)
+    assert equal(target, origin)
+
+
+def test_what_is_too_much_is_reported_and_left_out(origin, target, tmp_path):
+    more = {"backbone.fc.weight": torch.zeros(9, 9), "bottleneck.0.weight": torch.zeros(2), "step": 7}
+    torch.save(released(origin, **more), tmp_path / "source.pth")
+    report = load_checkpoint(tmp_path / "source.pth", target)
+    assert equal(target, origin)
+    assert report.unexpected == tuple(more)
+    assert report.lines()[1] == ("not in the model, left out: backbone.fc.weight, bottleneck.0.weight, step")
+
+
+def test_counters_may_be_missing(origin, target, tmp_path):
+    state = {k: v for k, v in origin.timm_state_dict().items() if not k.endswith(COUNTER)}
+    torch.save(state, tmp_path / "old.pth")
+    assert load_checkpoint(tmp_path / "old.pth", target).missing == ()
+    assert equal(target, origin)
+
+
+def test_missing_weights_are_refused_unless_allowed(origin, target, tmp_path):
+    path = tmp_path / "backbone.pth"
+    torch.save({**origin.backbone.state_dict(), "classifier.weight": torch.zeros(6, 3)}, path)
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path, target)
+    total = sum(not name.endswith(COUNTER) for name in origin.timm_state_dict())
+    assert str(caught.value) == (
+        f"{path}: 2 of {total} weights are missing: fc.weight, fc.bias; the file has classifier.weight; "
+        "choose the model.name that it was saved from; source.strict=false keeps their initial values"
+    )
+    assert untouched(target)
+    report = load_checkpoint(path, target, strict=False)
+    assert report.missing == ("fc.weight", "fc.bias")
+    assert report.lines()[1] == "not in the file, left as they were: fc.weight, fc.bias"
+    assert torch.equal(target.head.weight, make(2).head.weight)
+    assert torch.equal(target.backbone.conv1[0].weight, origin.backbone.conv1[0].weight)
+
+
+def test_nothing_that_fits_is_refused_in_any_case(target, tmp_path):
+    torch.save({"encoder.weight": torch.zeros(2), "encoder.bias": torch.zeros(2)}, tmp_path / "x.pth")
+    for strict in (True, False):
+        with pytest.raises(
+            InputError, match=r"weights are missing.* and \d+ more; the file has encoder.weight"
+        ):
+            load_checkpoint(tmp_path / "x.pth", target, strict)
+
+
+def test_head_of_another_width_is_named(target, tmp_path):
+    path = tmp_path / "source.pth"
+    torch.save(released(make(1, num_classes=9)), path)
+    message = (
+        f"the head in {path} has 9 columns, the partition has 6: set data.num_classes=9, or choose a "
+        "checkpoint with 6"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        load_checkpoint(path, target, strict=False)
+    assert untouched(target)
+
+
+def test_other_shapes_are_named(target, tmp_path):
+    path = tmp_path / "source.safetensors"
+    save_weights(path, make(1, in_chans=3).timm_state_dict())
+    with pytest.raises(
+        InputError, match=r"conv1.0.weight has shape \(.*, 3, 3, 3\), the model wants \(.*, 1, 3, 3\)"
+    ):
+        load_checkpoint(path, target)
+    assert untouched(target)
+
+
+class Boom:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("wrap", [lambda boom, state: boom, lambda boom, state: {**state, "x": boom}])
+def test_code_in_a_checkpoint_is_refused_and_never_runs(wrap, origin, target, tmp_path):
+    path, marker = tmp_path / "source.pth", tmp_path / "ran"
+    torch.save(wrap(Boom(marker), origin.timm_state_dict()), path)
+    with pytest.raises(
+        InputError, match=r"refused, since reading it would run (posix|nt|os).system;"
+    ) as caught:
+        load_checkpoint(path, target)
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+    assert untouched(target)
+    # The file is a bomb indeed.
+    torch.load(path, weights_only=False)
+    assert marker.exists()
+
+
+def test_pickled_models_are_refused(origin, target, tmp_path):
+    torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"would run torch.nn.modules.container.Sequential"):
+        load_checkpoint(tmp_path / "model.pt", target)
+
+
+def test_files_that_are_no_checkpoints(origin, target, tmp_path):
+    whole = tmp_path / "whole.pth"
+    torch.save(origin.timm_state_dict(), whole)
+    contents = {
+        "truncated.pth": whole.read_bytes()[:-2000],
+        "half.pth": whole.read_bytes()[:3000],
+        "empty.pth": b"",
+        "text.bin": b"<!DOCTYPE html>",
+        "pickle.pt": b"\x80\x02broken",
+        "truncated.safetensors": b"\x08\x00\x00\x00\x00\x00\x00\x00{",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "folder.safetensors").mkdir()
+    for name in [*contents, "folder.pth", "folder.safetensors", "nowhere.pth", "nowhere.safetensors"]:
+        with pytest.raises(InputError, match=r"no checkpoint|no safetensors file|no such file") as caught:
+            load_checkpoint(tmp_path / name, target)
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert "weights_only" not in str(caught.value)
+    assert untouched(target)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3, "net": {"a": 1}}, {}, torch.zeros(3)])
+def test_files_without_weights(content, target, tmp_path):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="no state dict in it"):
+        load_checkpoint(tmp_path / "x.pth", target)

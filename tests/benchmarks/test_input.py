@@ -1,7 +1,7 @@
 """Images a second from disk to batch, against torchvision's image folder; ``make bench`` prints the table.
 
 The images stand in for Office-Home: photographs of 300 to 700 pixels a side, some 85 KB each. The variable
-FTC_BENCH_IMAGES sets their number; 4,365 are the training images of one of its pairs of domains.
+FTC_BENCH_IMAGES sets their number; 4,365 is the number of its Clipart images.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import re
@@ -22,7 +21,6 @@ from ftc.benchmarks import (
     BENCHMARKS,
     LISTS,
     MANIFEST,
-    PARTS,
     WILDS_COLUMNS,
     WILDS_IMAGES,
     Benchmark,
@@ -31,16 +29,11 @@ from ftc.benchmarks import (
 )
 from ftc.cli import fail
 from ftc.errors import InputError
-
-# An image to be: its path below the benchmark's folder, and a file to link or the encoded bytes.
-Images = Iterator[tuple[str, Path | bytes]]
-# Name of a list file → its lines: path and label.
-Lists = dict[str, list[tuple[str, int]]]
+from ftc.hub_tables import IMAGE_FILES, Images, find_tables, images_of_tables, open_table, spaceless
+from ftc.split_lists import Lists, check_listed, official_lists, own_lists
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _WNID = re.compile(r"n\d{8}")
-_SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?")
 
 _EXAMPLES = """\
 examples:
@@ -123,7 +116,7 @@ def prepare(
         raise InputError(f"{folder}: is there but was not prepared; move it away and give it as --from")
     if source is not None and not source.exists():
         raise InputError(f"--from {source}: no such file or folder")
-    official = None if lists is None else _official_lists(benchmark, lists)
+    official = None if lists is None else official_lists(benchmark, lists)
     if source is None:
         source, origin = _download(benchmark, task)
     else:
@@ -256,11 +249,11 @@ def _lay_out_images(
             _place(content, target)
         files.append(relative)
     if not files:
-        raise InputError(f"{source}: no image in its class folders; images end in {', '.join(_IMAGES)}")
+        raise InputError(f"{source}: no image in its class folders; images end in {', '.join(IMAGE_FILES)}")
     if official is None:
-        lists = _own_lists(benchmark, files)
+        lists = own_lists(benchmark, files)
     else:
-        _check_listed(benchmark, official, set(files))
+        check_listed(benchmark, official, set(files))
         lists = official
     (result / LISTS).mkdir()
     digests = {}
@@ -281,8 +274,8 @@ def _lay_out_tables(source: Path, result: Path) -> dict[str, Any]:
     """Parquet files as they are."""
     counts: Counter[str] = Counter()
     (result / "data").mkdir()
-    for file in _tables(source):
-        counts[file.stem.split("-")[0]] += _open(file).metadata.num_rows
+    for file in find_tables(source):
+        counts[file.stem.split("-")[0]] += open_table(file).metadata.num_rows
         _place(file, result / "data" / file.name)
     return {"total": sum(counts.values()), "images": dict(sorted(counts.items()))}
 
@@ -337,184 +330,31 @@ def _images(benchmark: Benchmark, source: Path) -> tuple[bool, Images]:
         if found:
             return True, _from_folders(found)
     if benchmark.columns and any(source.rglob("*.parquet")):
-        return _from_tables(benchmark, _tables(source))
+        return images_of_tables(benchmark, find_tables(source))
     wanted = ", ".join(benchmark.domains) or "named by WordNet ids such as n01443537"
     raise InputError(f"{source}: no folders {wanted}; give the original, from {benchmark.origin}, as --from")
 
 
 def _class_folders(benchmark: Benchmark, root: Path) -> list[tuple[str, Path]]:
     """Class folders with their place in our layout, none if this is not the benchmark's root."""
-    inside = {_spaceless(f.name): f for f in sorted(root.iterdir()) if f.is_dir()}
+    inside = {spaceless(f.name): f for f in sorted(root.iterdir()) if f.is_dir()}
     if not benchmark.domains:
         return [(name, f) for name, f in sorted(inside.items()) if _WNID.fullmatch(name)]
     if any(domain not in inside for domain in benchmark.domains):
         return []
     return [
-        (f"{domain}/{_spaceless(f.name)}", f)
+        (f"{domain}/{spaceless(f.name)}", f)
         for domain in benchmark.domains
         for f in sorted(inside[domain].iterdir())
         if f.is_dir()
     ]
 
 
-def _spaceless(name: str) -> str:
-    # The original archive has «Real World», the official lists «Real_World».
-    return name.replace(" ", "_")
-
-
 def _from_folders(folders: Iterable[tuple[str, Path]]) -> Images:
     for place, folder in folders:
         for file in sorted(folder.iterdir()):
-            if file.name.lower().endswith(_IMAGES) and not file.name.startswith("."):
+            if file.name.lower().endswith(IMAGE_FILES) and not file.name.startswith("."):
                 yield f"{place}/{file.name}", file
-
-
-def _tables(source: Path) -> list[Path]:
-    """The parquet files of a folder.
-
-    Raises:
-        InputError: none, or a part of several is missing.
-    """
-    files = sorted(source.rglob("*.parquet"))
-    if not files:
-        raise InputError(f"{source}: no parquet file in it; give the hub's files as they are")
-    shards: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for file in files:
-        if match := _SHARD.fullmatch(file.stem):
-            shards[match["split"], int(match["count"])].add(int(match["index"]))
-    for (split, count), indices in sorted(shards.items()):
-        if len(indices) < count:
-            raise InputError(f"{source}: {len(indices)} of the {count} files of {split}; get the others too")
-    return files
-
-
-def _open(file: Path) -> Any:
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        return ParquetFile(file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: a broken table ({error}); get it again") from error
-
-
-def _from_tables(benchmark: Benchmark, files: list[Path]) -> tuple[bool, Images]:
-    """Images of the hub's tables, under their own file names if these tell them apart."""
-    folders: list[str] = []
-    names: list[str] = []
-    for file in files:
-        table = _open(file)
-        absent = sorted({*benchmark.columns, "image"} - set(table.schema_arrow.names))
-        if absent:
-            raise InputError(f"{file}: no column {', '.join(absent)}; give {benchmark.hub}'s files")
-        rows = table.read(columns=[*benchmark.columns, "image.path"])
-        words = [_words(table, rows, column, file) for column in benchmark.columns]
-        folders += ["/".join(parts) for parts in zip(*words, strict=True)]
-        paths = ((row or {}).get("path") or "" for row in rows.column("image").to_pylist())
-        names += [PurePosixPath(path.replace("\\", "/")).name for path in paths]
-    unknown = {f.split("/")[0] for f in folders} - set(benchmark.domains) if benchmark.domains else set()
-    if unknown:
-        raise InputError(f"{files[0].parent}: unknown domain {min(unknown)}; give {benchmark.hub}'s files")
-    usable = all(name.lower().endswith(_IMAGES) for name in names)
-    own_names = usable and len(set(zip(folders, names, strict=True))) == len(names)
-
-    def images() -> Images:
-        numbers: Counter[str] = Counter()
-        for folder, name, content in zip(folders, names, _contents(files), strict=True):
-            numbers[folder] += 1
-            if not own_names:
-                name = f"{numbers[folder]:05d}{_extension(content)}"
-            yield f"{folder}/{name}", content
-
-    return own_names, images()
-
-
-def _words(table: Any, rows: Any, column: str, file: Path) -> list[str]:
-    """A column of folder names; the names of class labels are in the table's metadata."""
-    values = rows.column(column).to_pylist()
-    metadata = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-    names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
-    words = [_spaceless(str(names[value] if names else value)) for value in values]
-    wrong = next((w for w in words if w in ("", ".", "..") or "/" in w or "\\" in w), None)
-    if wrong is not None:
-        raise InputError(f"{file}: {column} {wrong!r} names no folder; give the hub's files as they are")
-    return words
-
-
-def _contents(files: Iterable[Path]) -> Iterator[bytes]:
-    for file in files:
-        for batch in _open(file).iter_batches(batch_size=64, columns=["image.bytes"]):
-            for row in batch.column(0).to_pylist():
-                if row is None or row["bytes"] is None:
-                    raise InputError(f"{file}: an image without content; give the hub's files as they are")
-                yield row["bytes"]
-
-
-def _extension(content: bytes) -> str:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return f".{(image.format or '').lower()}".replace("jpeg", "jpg")
-
-
-def _own_lists(benchmark: Benchmark, files: Sequence[str]) -> Lists:
-    """Splits of every class, drawn from the files' paths alone."""
-    classes: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for file in files:
-        *domain, name, _ = file.split("/")
-        classes[domain[0] if domain else benchmark.lists[0], name].append(file)
-    labels = _labels(benchmark, {name for _, name in classes})
-    lists: Lists = {f"{prefix}_{part}.txt": [] for prefix in benchmark.lists for part in PARTS}
-    for (prefix, name), members in sorted(classes.items()):
-        # Neighbours in a folder are often alike: a hash shuffles them, the same everywhere.
-        members = sorted(members, key=lambda file: hashlib.sha256(file.encode()).digest())
-        count = max(1, min(int(benchmark.train_share * len(members) + 0.5), len(members) - 1))
-        for part, chosen in zip(PARTS, (members[:count], members[count:]), strict=True):
-            lists[f"{prefix}_{part}.txt"] += [(file, labels[name]) for file in sorted(chosen)]
-    return lists
-
-
-def _labels(benchmark: Benchmark, names: set[str]) -> dict[str, int]:
-    """Class → label: alphabetical, or of ImageNet-1k."""
-    if benchmark.domains:
-        return {name: label for label, name in enumerate(sorted(names))}
-    from timm.data import ImageNetInfo
-
-    labels = {wnid: label for label, wnid in enumerate(ImageNetInfo("imagenet-1k").label_names())}
-    unknown = sorted(names - set(labels))
-    if unknown:
-        raise InputError(
-            f"{benchmark.name}: {unknown[0]} is no class of ImageNet-1k; give the original archive"
-        )
-    return labels
-
-
-def _official_lists(benchmark: Benchmark, clone: Path) -> Lists:
-    """The official lists, their paths as ours: these may start above the class or domain folders."""
-    from ftc.data.readers import read_list
-
-    folder = clone / benchmark.official
-    if not folder.is_dir():
-        raise InputError(
-            f"--lists {clone}: no {benchmark.official} in it; give a clone of the paper's repository"
-        )
-    depth = 2 if benchmark.domains else 1
-
-    def ours(path: str) -> str:
-        *folders, name = PurePosixPath(path).parts
-        return "/".join([*map(_spaceless, folders[-depth:]), name])
-
-    names = [f"{prefix}_{part}.txt" for prefix in benchmark.lists for part in PARTS]
-    return {name: [(ours(path), label) for path, label in read_list(folder / name)] for name in names}
-
-
-def _check_listed(benchmark: Benchmark, lists: Lists, files: set[str]) -> None:
-    for name, lines in lists.items():
-        missing = [path for path, _ in lines if path not in files]
-        if missing:
-            raise InputError(
-                f"{name}: {missing[0]} is not among the images ({len(missing)} of {len(lines)} lines); "
-                f"give the original, from {benchmark.origin}, as --from"
-            )
 
 
 def _counts(files: Iterable[str]) -> dict[str, Any]:

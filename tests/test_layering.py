@@ -15,6 +15,8 @@ UPPER = {"lightning", "hydra", "omegaconf", "wandb"}
 # Of the data layer, all but the Lightning module.
 DATA = (
     "readers",
+    "folders",
+    "libraries",
     "columns",
     "decode",
     "checks",
@@ -37,6 +39,8 @@ FORBIDDEN = {
     "published.py": {"torch", "numpy", "torchmetrics", "timm", *UPPER},
     "benchmarks.py": {"torch", "numpy", "torchmetrics", "timm", *UPPER},
     "prepare.py": {"torch", "torchmetrics", "lightning", "wandb"},
+    "hub_tables.py": {"torch", "numpy", "torchmetrics", "timm", *UPPER},
+    "split_lists.py": {"torch", "numpy", "torchmetrics", *UPPER},
     "semantic.py": {"timm", "torchvision", "torchmetrics", *UPPER},
     "results.py": {"torch", "numpy", "torchmetrics", "timm", *UPPER},
     "evaluation.py": {"timm", "torchvision", *UPPER},

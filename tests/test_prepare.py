@@ -20,6 +20,7 @@ from ftc import prepare as module
 from ftc.benchmarks import BENCHMARKS, check_present
 from ftc.errors import InputError
 from ftc.prepare import main, prepare
+from ftc.split_lists import own_lists
 from tests import replicas
 from tests.conftest import run_module
 
@@ -101,8 +102,8 @@ def test_own_lists_split_every_class_whatever_the_order_of_files(data):
     sizes = data.draw(st.dictionaries(st.sampled_from(DOMAINS), classes, min_size=1))
     files = [f"{d}/{c}/{i}.jpg" for d, inside in sizes.items() for c, n in inside.items() for i in range(n)]
     benchmark = BENCHMARKS["office_home"]
-    lists = module._own_lists(benchmark, data.draw(st.permutations(files)))
-    assert lists == module._own_lists(benchmark, files)
+    lists = own_lists(benchmark, data.draw(st.permutations(files)))
+    assert lists == own_lists(benchmark, files)
     assert sorted(path for entries in lists.values() for path, _ in entries) == sorted(files)
     names = sorted({c for inside in sizes.values() for c in inside})
     for domain, inside in sizes.items():

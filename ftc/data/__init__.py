@@ -4,17 +4,9 @@ from ftc.data.cache import ImageCache
 from ftc.data.checks import check_images
 from ftc.data.columns import HeadColumns, columns_of
 from ftc.data.datamodule import PartitionedDataModule
-from ftc.data.readers import (
-    ArrayReader,
-    ClassFolders,
-    EncodedReader,
-    HubDataset,
-    ListFile,
-    Reader,
-    TorchvisionDataset,
-    UnlabelledFolder,
-    select,
-)
+from ftc.data.folders import ClassFolders, ListFile, UnlabelledFolder
+from ftc.data.libraries import HubDataset, TorchvisionDataset
+from ftc.data.readers import ArrayReader, EncodedReader, Reader, select
 from ftc.data.sampler import EndlessSampler, ShardSampler
 from ftc.data.transforms import Preprocessing
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from ftc.benchmarks import WILDS_COLUMNS, WILDS_IMAGES, held_out_location, read_table
-from ftc.data.readers import FileReader, OnError
+from ftc.data.folders import FileReader
+from ftc.data.readers import OnError
 from ftc.errors import InputError
 
 PARTS = ("source", "train", "test")

@@ -1,0 +1,250 @@
+"""Image files: folders of classes, lists, and folders without labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from ftc.data.decode import decode_image
+from ftc.data.readers import OnError, refuse_or_skip
+from ftc.errors import InputError
+
+
+class FileReader:
+    """Image files with labels: the base of folders and lists.
+
+    Args:
+        root: the files' paths are relative to it.
+        files: posix paths, one a sample.
+        targets: (N,), indices into ``class_names``.
+        class_names: one name a class.
+        mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
+        on_error: what a file that is not there is: an ``error``, or left out and counted (``skip``).
+
+    Attributes:
+        skipped: what was left out and why, by sample name.
+
+    Raises:
+        InputError: files that are not there, unless they are skipped.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        files: Sequence[str],
+        targets: Any,
+        class_names: Iterable[str],
+        mode: str = "RGB",
+        on_error: OnError = "error",
+    ) -> None:
+        self.root = Path(root)
+        self.class_names = tuple(class_names)
+        self.mode = mode
+        self.skipped: dict[str, str] = {}
+        targets = torch.as_tensor(targets, dtype=torch.int64)
+        missing = _missing(self.root, files)
+        if missing:
+            reasons = dict.fromkeys(sorted(missing), "no such file")
+            refuse_or_skip(self, reasons, on_error, f"of {len(files)} in {self.root}")
+            present = [i for i, file in enumerate(files) if file not in missing]
+            files, targets = [files[i] for i in present], targets[present]
+        self.files = tuple(files)
+        self.targets = targets
+
+    def decode(self, index: int) -> Image.Image:
+        return decode_image(self.root / self.files[index], self.mode)
+
+    def encoded(self, index: int) -> bytes:
+        return (self.root / self.files[index]).read_bytes()
+
+    def name(self, index: int) -> str:
+        return self.files[index]
+
+    def stamp(self, index: int) -> str:
+        path = self._folder / self.files[index]
+        status = path.stat()
+        return f"{path}|{status.st_size}|{status.st_mtime_ns}"
+
+    @cached_property
+    def _folder(self) -> Path:
+        return self.root.resolve()
+
+
+class ClassFolders(FileReader):
+    """A folder with one subfolder a class, images at any depth below.
+
+    Args:
+        root: the folder.
+        classes: the subfolders to read; by default all, in the order of their names.
+        mode, on_error: see `FileReader`.
+
+    Raises:
+        InputError: no such folder, no subfolder in it, or one without images unless it is skipped.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        classes: Sequence[str] | None = None,
+        mode: str = "RGB",
+        on_error: OnError = "error",
+    ) -> None:
+        root = Path(root)
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; give one with a subfolder a class")
+        found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if not found:
+            raise InputError(f"{root}: no subfolder; images belong into one subfolder a class")
+        names = found if classes is None else list(classes)
+        absent = [name for name in names if name not in found]
+        if absent:
+            raise InputError(f"{root}: no subfolder {', '.join(absent)}; choose from {', '.join(found)}")
+        files: list[str] = []
+        targets: list[int] = []
+        empty: dict[str, str] = {}
+        for label, name in enumerate(names):
+            inside = _images_below(root, name)
+            if not inside:
+                empty[name] = f"no image in it; images end in {', '.join(IMG_EXTENSIONS)}"
+            files += inside
+            targets += [label] * len(inside)
+        super().__init__(root, files, targets, names, mode, on_error)
+        if empty:
+            refuse_or_skip(self, empty, on_error, f"of {len(names)} class folders in {root}")
+
+
+class ListFile(FileReader):
+    """List files: one image a line, ``relative/path.jpg LABEL``; the path may contain spaces.
+
+    Args:
+        file: the list, or several that are read one after the other.
+        root: what their paths are relative to.
+        class_names: the name of every label. By default the folders that the images lie in name the classes,
+            in the order of the labels.
+        mode, on_error: see `FileReader`. Besides missing files, ``skip`` leaves out repeated lines and labels
+            without a name.
+
+    Raises:
+        InputError: a line that is none, a repeated file, a label without a name or with several.
+    """
+
+    def __init__(
+        self,
+        file: Path | str | Sequence[Path | str],
+        root: Path | str,
+        class_names: Sequence[str] | None = None,
+        mode: str = "RGB",
+        on_error: OnError = "error",
+    ) -> None:
+        lists = [Path(file)] if isinstance(file, (str, Path)) else [Path(one) for one in file]
+        lines = [(one.name, *line) for one in lists for line in read_list(one)]
+        kept: dict[str, int] = {}
+        wrong: dict[str, str] = {}
+        for where, path, label in lines:
+            if path in kept:
+                labels = "" if kept[path] == label else f", with labels {kept[path]} and {label}"
+                wrong[path] = f"named twice in {where}{labels}"
+            elif class_names is not None and not 0 <= label < len(class_names):
+                wrong[path] = f"label {label} in {where} is outside the {len(class_names)} classes"
+            else:
+                kept[path] = label
+        named = ", ".join(map(str, lists))
+        names = _names_of_labels(named, kept) if class_names is None else dict(enumerate(class_names))
+        order = {label: i for i, label in enumerate(names)}
+        targets = [order[label] for label in kept.values()]
+        super().__init__(root, list(kept), targets, names.values(), mode, on_error)
+        if wrong:
+            refuse_or_skip(self, wrong, on_error, f"of {len(lines)} lines of {named}")
+
+
+class UnlabelledFolder(FileReader):
+    """All images below a folder, without labels: a pool for the unlabelled estimators.
+
+    Args:
+        root: the folder; its subfolders' names mean nothing.
+        mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+
+    def __init__(self, root: Path | str, mode: str = "RGB") -> None:
+        files = _images_below(Path(root))
+        if not files:
+            raise InputError(f"{root}: no image in this folder; choose from {', '.join(IMG_EXTENSIONS)}")
+        super().__init__(root, files, [-1] * len(files), (), mode)
+
+
+def read_list(file: Path) -> list[tuple[str, int]]:
+    """The lines of a list file: path and label, the label being the last field.
+
+    Raises:
+        InputError: no such file, no line in it, or a line that does not end in a whole number.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not a list file that can be read ({type(error).__name__})") from error
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        if not path or not label.lstrip("-").isdigit():
+            raise InputError(f"{file}: line {number} is {line!r}; write one image a line, 'path LABEL'")
+        lines.append((path.strip(), int(label)))
+    if not lines:
+        raise InputError(f"{file}: no line in it; write one image a line, 'path LABEL'")
+    return lines
+
+
+def _images_below(root: Path, folder: str = "") -> list[str]:
+    """Image files at any depth, as sorted posix paths relative to the root."""
+    files = []
+    for parent, folders, names in os.walk(root / folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        relative = Path(parent).relative_to(root)
+        images = (n for n in names if n.lower().endswith(IMG_EXTENSIONS) and not n.startswith("."))
+        files += [(relative / name).as_posix() for name in images]
+    return sorted(files)
+
+
+def _missing(root: Path, files: Sequence[str]) -> set[str]:
+    """Those that are not there, found by listing every folder once."""
+    listed: dict[str, set[str]] = {}
+    missing = set()
+    for file in files:
+        path = PurePosixPath(file)
+        parent = str(path.parent)
+        if parent not in listed:
+            try:
+                listed[parent] = {entry.name for entry in (root / parent).iterdir()}
+            except OSError:
+                listed[parent] = set()
+        if path.name not in listed[parent]:
+            missing.add(file)
+    return missing
+
+
+def _names_of_labels(file: str, labels: Mapping[str, int]) -> dict[int, str]:
+    """Label → the folder that its images lie in, in the order of the labels."""
+    names: dict[int, str] = {}
+    for path, label in labels.items():
+        folder = PurePosixPath(path).parent.name
+        if names.setdefault(label, folder) != folder or not folder:
+            raise InputError(
+                f"{file}: label {label} has images in {names[label] or '.'} and {folder or '.'}; "
+                "give class_names, since folders do not name the classes"
+            )
+    names = dict(sorted(names.items()))
+    if len(set(names.values())) < len(names):
+        twice = next(n for n in names.values() if list(names.values()).count(n) > 1)
+        raise InputError(f"{file}: folder {twice} has images of several labels; give class_names")
+    return names

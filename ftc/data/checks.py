@@ -74,7 +74,7 @@ def check_images(
     encoded = {name: reader for name, reader in readers.items() if isinstance(reader, EncodedReader)}
     stamps = {name: [r.stamp(i) for i in range(len(r.targets))] for name, r in encoded.items()}
     samples = {stamp: (encoded[name], i) for name in encoded for i, stamp in enumerate(stamps[name])}
-    found = verdicts(samples, cache_folder(cache_dir), num_workers)
+    found = verdicts(samples, cache_folder(cache_dir), num_workers) if samples else {}
     elsewhere = {stamp: name for name in ("test", "val") for stamp in stamps.get(name, ())}
     shared = {stamp: elsewhere[stamp] for stamp in stamps.get("train", ()) if stamp in elsewhere}
     if on_error == "error":

@@ -56,31 +56,18 @@ class Images:
         readers: ``source``, ``train``, ``val``, ``test``, ``pool``; None where there is none.
         class_names: one a head column.
         skipped: how many samples were left out on request, by reader.
+        samples: count and digest of every reader's list of samples and labels, as in a manifest.
     """
 
     readers: Mapping[str, Reader | None]
     class_names: tuple[str, ...]
     skipped: Mapping[str, int]
+    samples: Mapping[str, dict[str, Any]]
 
     def columns(self, split: str) -> tuple[int, ...]:
         """Head columns that a split has images of."""
         reader = self.readers[split]
         return () if reader is None else tuple(reader.targets.unique().tolist())
-
-    def samples(self) -> dict[str, dict[str, Any]]:
-        """Count and digest of every split's list of samples and labels, for manifests."""
-        return {
-            split: {"count": len(reader.targets), "sha256": digest_samples(self._lines(reader))}
-            for split, reader in self.readers.items()
-            if reader is not None
-        }
-
-    def _lines(self, reader: Reader) -> list[str]:
-        # The unlabelled pool has no class names, and no labels either.
-        names = reader.class_names or ("",)
-        return [
-            f"{sample_name(reader, i)}\t{names[max(t, 0)]}" for i, t in enumerate(reader.targets.tolist())
-        ]
 
 
 def build_images(data: DataConfig, model: TimmModelConfig | ClipModelConfig) -> Images:
@@ -112,7 +99,15 @@ def build_images(data: DataConfig, model: TimmModelConfig | ClipModelConfig) -> 
         readers[key] = select(reader, kept[key])
         original: Any = raw[key]
         skipped[key] = len(getattr(original, "skipped", ())) + len(original.targets) - len(kept[key])
-    return Images(readers, columns.names, {key: count for key, count in skipped.items() if count})
+    samples = {key: _digest(reader) for key, reader in readers.items() if reader is not None}
+    return Images(readers, columns.names, {key: n for key, n in skipped.items() if n}, samples)
+
+
+def _digest(reader: Reader) -> dict[str, Any]:
+    # The unlabelled pool has no class names, and no labels either.
+    names = reader.class_names or ("",)
+    lines = [f"{sample_name(reader, i)}\t{names[max(t, 0)]}" for i, t in enumerate(reader.targets.tolist())]
+    return {"count": len(lines), "sha256": digest_samples(lines)}
 
 
 def _own_names(model: TimmModelConfig | ClipModelConfig) -> tuple[str, ...] | None:

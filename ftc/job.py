@@ -120,7 +120,7 @@ class Job(Generic[C]):
 
     def manifest(self) -> SplitManifest:
         """The split, citable."""
-        return SplitManifest.of(self.partition, self.images.class_names, self.images.samples())
+        return SplitManifest.of(self.partition, self.images.class_names, self.images.samples)
 
     def progress(self) -> RichProgressBar:
         return RichProgressBar(leave=False)
@@ -173,7 +173,7 @@ class Job(Generic[C]):
         trained_on = {
             **config.data.model_dump(include={"source_augmentation", "batch_size", "cache"}),
             "reader": config.data.readers.source,
-            "samples": self.images.samples().get("source"),
+            "samples": self.images.samples.get("source"),
         }
         identity = {
             "model": config.model.model_dump(),
@@ -244,7 +244,7 @@ class Job(Generic[C]):
             self.images.class_names,
             self.images.columns("train"),
             self.images.columns("test"),
-            self.images.samples(),
+            self.images.samples,
             self._class_means,
         )
         return self.config.partition.build(context)

@@ -166,7 +166,7 @@ class _Run(Job[TrainConfig]):
                 exclude={"readers", "gallery", "eval_batch_size", "num_workers", "cache_dir"}
             ),
             "readers": config.data.readers.model_dump(include=FITTED),
-            "samples": {split: digest for split, digest in self.images.samples().items() if split in FITTED},
+            "samples": {split: digest for split, digest in self.images.samples.items() if split in FITTED},
             "optimizer": config.optimizer.model_dump(),
             "scheduler": config.scheduler.model_dump(),
             "trainer": config.trainer.model_dump(exclude=PLACE),

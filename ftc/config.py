@@ -239,6 +239,8 @@ class TrainerConfig(Node):
     strategy: str
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     max_epochs: PositiveInt
+    accumulate_grad_batches: PositiveInt
+    gradient_clip_val: PositiveFloat | None
     deterministic: bool | Literal["warn"]
 
     @model_validator(mode="after")
@@ -271,6 +273,9 @@ class TrainConfig(JobConfig):
     seed: NonNegativeInt
     group: str | None
     fold: NonNegativeInt | None
+    channels_last: bool
+    compile: bool
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
     paper_repo: str | None
     data: DataConfig
     model: ModelConfig
@@ -303,6 +308,10 @@ class TrainConfig(JobConfig):
     def trains_source(self) -> bool:
         """Whether the source stage trains: on source images, unless a checkpoint is the source model."""
         return self.data.readers.source is not None and self.source.checkpoint is None
+
+    def execution(self) -> dict[str, Any]:
+        """How weights are trained that everything trained depends on a little."""
+        return {"channels_last": self.channels_last, "compile": self.compile, "ema": self.ema}
 
     def run_name(self) -> str:
         """A name by what the run computes: experiment, digest of the configuration, seeds."""

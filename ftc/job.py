@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging, RichProgressBar
 from rich.console import Console
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from ftc.assembly import (
 from ftc.calibration import CalibrationCallback, PredictionRecorder
 from ftc.calibrators import Calibrator
 from ftc.config import TimmModelConfig, TrainConfig, file_digest
+from ftc.data import batch_share
 from ftc.errors import InputError
 from ftc.evaluation import Bootstrap, Evaluation
 from ftc.finetune import prepare_source
@@ -78,9 +79,8 @@ class Job(Generic[C]):
         self.folder = RunFolder(folder)
         self.calibrators = dict(calibrators)
         # Also built without loggers and folder first: the trainer checks devices and its own arguments.
-        self.world_size = build_trainer(
-            config.trainer, [], logger=False, enable_checkpointing=False
-        ).world_size
+        processes = build_trainer(config.trainer, [], logger=False, enable_checkpointing=False).world_size
+        batch_share(config.data.batch_size, processes)
         self.images = build_images(config.data, config.model)
         self._tell_skipped()
         self.classifier = self._build_classifier(pretrained and config.source.checkpoint is None)
@@ -121,6 +121,11 @@ class Job(Generic[C]):
     def manifest(self) -> SplitManifest:
         """The split, citable."""
         return SplitManifest.of(self.partition, self.images.class_names, self.images.samples)
+
+    def averaging(self) -> list[Callback]:
+        """Evaluates and keeps an exponential moving average of the weights, where one is asked for."""
+        decay = self.config.ema
+        return [] if decay is None else [EMAWeightAveraging(decay=decay)]
 
     def progress(self) -> RichProgressBar:
         return RichProgressBar(leave=False)
@@ -182,6 +187,7 @@ class Job(Generic[C]):
             "checkpoint": file_digest(config.source.checkpoint),
             "source": config.source.model_dump(exclude={"cache_dir", "checkpoint"}),
             "trainer": config.trainer.model_dump(exclude={*PLACE, "max_epochs"}),
+            "execution": config.execution(),
             "versions": versions(),
         }
 
@@ -223,7 +229,12 @@ class Job(Generic[C]):
                     f"model.name={config.model.name}: its head has {width} columns, the data "
                     f"{len(names)} classes; name the columns in data.columns, or give source images"
                 )
-        return build_classifier(config.model, names, pretrained)
+        classifier = build_classifier(config.model, names, pretrained)
+        if config.channels_last:
+            classifier.use_channels_last()
+        if config.compile:
+            classifier.backbone.compile()
+        return classifier
 
     def _source_data(self, classifier: Classifier) -> Any:
         source = self.config.source

@@ -95,7 +95,14 @@ class _Run(Job[TrainConfig]):
         try:
             trainer = build_trainer(
                 self.config.trainer,
-                [self.progress(), self.calibration, self.recorder, self._checkpointing()],
+                # Averaging comes last: it takes the averaged weights away when an evaluation ends.
+                [
+                    self.progress(),
+                    self.calibration,
+                    self.recorder,
+                    self._checkpointing(),
+                    *self.averaging(),
+                ],
                 logger=loggers or False,
                 default_root_dir=self.folder.path,
                 log_every_n_steps=10,
@@ -170,15 +177,13 @@ class _Run(Job[TrainConfig]):
             "optimizer": config.optimizer.model_dump(),
             "scheduler": config.scheduler.model_dump(),
             "trainer": config.trainer.model_dump(exclude=PLACE),
-            "world_size": self.world_size,
+            "execution": config.execution(),
         }
 
         def train() -> dict[str, Tensor]:
             pseudo_absent = [c for c in self.partition.seen if c not in pseudo_seen]
             partition = ClassPartition(self.partition.num_classes, pseudo_seen, pseudo_absent)
-            # The batch of all processes: the real recipe, in one.
-            recipe = config.data.model_copy(update={"batch_size": config.data.batch_size * self.world_size})
-            data = build_datamodule(recipe, self.images, self.classifier, partition, seed)
+            data = build_datamodule(config.data, self.images, self.classifier, partition, seed)
             seed_everything(seed, workers=True, verbose=False)
             module = build_module(
                 self.classifier, config.optimizer, config.scheduler, without=self.partition.absent
@@ -188,7 +193,7 @@ class _Run(Job[TrainConfig]):
             held_out = self.data.held_out_dataloader()
             trainer.validate(module, held_out, verbose=False)
             source = recorder.latest["val"]
-            self.single_trainer(limit_val_batches=0).fit(module, data)
+            self.single_trainer(*self.averaging(), limit_val_batches=0).fit(module, data)
             trainer.validate(module, held_out, verbose=False)
             fine_tuned = recorder.latest["val"]
             return {

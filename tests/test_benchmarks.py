@@ -207,6 +207,27 @@ def test_calibrators_that_want_held_out_images_say_so(at_home):
         run_experiment(config)
 
 
+def test_averaged_weights_are_what_is_evaluated_and_kept(at_home):
+    options = (
+        "trainer=cpu",
+        "ema=0.8",
+        "channels_last=true",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.gradient_clip_val=1.0",
+        "source.max_epochs=1",
+    )
+    run_experiment(composed(TrainConfig, "train", *PAIR, *PAPER, *options, "run_dir=averaged"))
+    stages = results(Path("averaged"))["stages"]
+    record = evaluate(*PAPER, "checkpoint=averaged/checkpoints/last.ckpt", folder="averaged_again")
+    assert record["stages"]["fine_tuned"]["acc_all"] == stages["fine_tuned"]["acc_all"]
+    alg = "alg"
+    assert record["stages"]["calibrated"][alg]["gamma"] == pytest.approx(stages["calibrated"][alg]["gamma"])
+    kept = torch.load("averaged/checkpoints/last.ckpt", weights_only=True)
+    head = "classifier.head.weight"
+    assert not torch.equal(kept["state_dict"][head], kept["current_model_state"][head])
+    assert kept["global_step"] == 10  # 2 epochs of 10 iterations, every other of which changes the weights
+
+
 def test_imagenet_r_has_other_columns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     imagenet_r_archive(tmp_path / "archive")

@@ -15,7 +15,7 @@ from ftc.run import run_experiment
 from tests.conftest import composed
 
 WRONG = {
-    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from calibration, data,",
+    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from calibration, channels_last,",
     "optimizer.lrr=1": "optimizer.lrr=1: no such key; did you mean lr? choose from backbone_lr_scale,",
     "partition.seen=[0,99]": "partition.seen=[0, 99]: column 99 is outside the head; choose from 0 to 9",
     "trainer.max_epochs=-3": "trainer.max_epochs=-3: input should be greater than 0",
@@ -128,6 +128,7 @@ def test_answers_come_without_torch(tmp_path, argument):
         ),
         (["partition.seen=[zero]"], "partition.seen=zero: no such class; choose from 0, 1, 2"),
         (["+trainer.max_epoch=3"], "trainer: "),
+        (["trainer=ddp_cpu", "data.batch_size=25"], "data.batch_size=25: is shared by 2 processes; choose a"),
         (["logger.csv._target_=ftc.nowhere"], "logger.csv=ftc.nowhere: "),
         (["+logger.csv.colour=red"], "logger.csv=ftc.loggers.csv_logger: "),
     ],

@@ -7,7 +7,7 @@ from ftc.data.datamodule import PartitionedDataModule
 from ftc.data.folders import ClassFolders, ListFile, UnlabelledFolder
 from ftc.data.libraries import HubDataset, TorchvisionDataset
 from ftc.data.readers import ArrayReader, EncodedReader, Reader, select
-from ftc.data.sampler import EndlessSampler, ShardSampler
+from ftc.data.sampler import EndlessSampler, ShardSampler, batch_share
 from ftc.data.transforms import Preprocessing
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ShardSampler",
     "TorchvisionDataset",
     "UnlabelledFolder",
+    "batch_share",
     "check_images",
     "columns_of",
     "select",

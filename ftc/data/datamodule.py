@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from ftc.data.cache import ImageCache, StoredImages
 from ftc.data.checks import as_is
 from ftc.data.readers import Reader
-from ftc.data.sampler import EndlessSampler, ShardSampler, positions_per_epoch
+from ftc.data.sampler import EndlessSampler, ShardSampler, batch_share, positions_per_epoch
 from ftc.data.transforms import Preprocessing
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
@@ -103,7 +103,8 @@ class PartitionedDataModule(LightningDataModule):
         preprocessing: of images, for training and for everything else.
         cache: decodes every image once and keeps it; None decodes anew each time. Evaluation is the same
             either way; training crops from images already made smaller.
-        batch_size: training images a step and process.
+        batch_size: training images a step, over all processes: the same samples make a step however many
+            processes share them.
         eval_batch_size: images a step and process elsewhere; by default ``batch_size``.
         iterations_per_epoch: steps an "epoch", drawn from the endless stream; None for one pass.
         num_workers: worker processes a loader.
@@ -242,10 +243,11 @@ class PartitionedDataModule(LightningDataModule):
         """Seen classes of the training split, augmented."""
         dataset = self._dataset("train", self.partition.seen, augmented=True)
         rank, world_size = self._rank_and_world
+        share = batch_share(self.batch_size, world_size)
         size = len(dataset)
         length = positions_per_epoch(size, self.batch_size, world_size, self.iterations_per_epoch)
         sampler = EndlessSampler(size, length, self.seed, rank, world_size)
-        return self._loader(dataset, sampler, self.batch_size, augmented=True)
+        return self._loader(dataset, sampler, share, augmented=True)
 
     def calibration_dataloader(self) -> BatchLoader:
         """Seen classes of the training split, evaluation transform."""

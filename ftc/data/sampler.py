@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from ftc.errors import InputError
+
 
 class EndlessSampler(Sampler[int]):
     """An endless shuffled stream, cut into epochs: concatenated permutations of the data.
@@ -70,11 +72,24 @@ class ShardSampler(Sampler[int]):
         return iter(self.indices)
 
 
+def batch_share(batch_size: int, world_size: int) -> int:
+    """How many samples of a training step's batch a process has.
+
+    Raises:
+        InputError: the processes cannot share the batch evenly.
+    """
+    if batch_size % world_size:
+        raise InputError(
+            f"data.batch_size={batch_size}: is shared by {world_size} processes; choose a multiple"
+        )
+    return batch_size // world_size
+
+
 def positions_per_epoch(size: int, batch_size: int, world_size: int, iterations: int | None) -> int:
-    """Positions of the stream in an epoch over all ranks: so many full batches, or about one pass.
+    """Positions of the stream in an epoch over all ranks: so many of their batches, or about one pass.
 
     One pass is rounded up to whole rounds of the ranks, so that all take the same number of steps.
     """
     if iterations is not None:
-        return iterations * batch_size * world_size
+        return iterations * batch_size
     return math.ceil(size / world_size) * world_size

@@ -198,12 +198,16 @@ def test_shards_neither_pad_nor_drop(world_size):
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_the_endless_stream_without_overlap(world_size):
-    length = positions_per_epoch(10, 4, world_size, iterations=5)
-    assert length == 20 * world_size
+    length = positions_per_epoch(10, 12, world_size, iterations=5)
+    assert length == 60
     whole = list(EndlessSampler(10, length, seed=5))
     shards = [list(EndlessSampler(10, length, 5, rank, world_size)) for rank in range(world_size)]
     assert [s for turn in zip(*shards, strict=True) for s in turn] == whole
-    assert all(len(shard) == 20 for shard in shards)
+    assert all(len(shard) == 60 // world_size for shard in shards)
+    # A step's batch is the same samples, however many ranks share it.
+    size = 12 // world_size
+    steps = [[s for shard in shards for s in shard[i : i + size]] for i in range(0, 60 // world_size, size)]
+    assert [sorted(step) for step in steps] == [sorted(whole[i : i + 12]) for i in range(0, 60, 12)]
     pass_ = positions_per_epoch(10, 4, world_size, iterations=None)
     assert pass_ % world_size == 0
     assert 10 <= pass_ < 10 + world_size

@@ -29,7 +29,8 @@ from tests.conftest import random_logits
 
 PARTITION = ClassPartition(num_classes=6, seen=[0, 2, 4], absent=[1, 5])
 SIZE = 101
-BATCH = 16
+# Of all ranks together: one process with 64, two with 32.
+BATCH = 64
 
 
 def data() -> tuple[torch.Tensor, ...]:
@@ -56,7 +57,7 @@ def computed(rank: int, world_size: int) -> dict[str, Any]:
     absent = label_groups(target, PARTITION) == ABSENT
     uneven = {name: SeenStream(PARTITION) for name in ("some_seen", "none_seen")}
     idle = {"idle_seen": SeenStream(PARTITION), "idle_outcomes": OutcomeStream(PARTITION, (1, 3))}
-    for rows in torch.tensor(list(ShardSampler(SIZE, rank, world_size))).split(BATCH):
+    for rows in torch.tensor(list(ShardSampler(SIZE, rank, world_size))).split(BATCH // world_size):
         for metric in metrics.values():
             metric.update(logits[rows], target[rows])
         ncm.update(features[rows], target[rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ftc.calibration import CalibrationCallback, PredictionRecorder
 from ftc.calibrators import Calibrator, Interpolated, PseudoCrossValidation
 from ftc.config import EvaluateConfig, file_digest
 from ftc.evaluation import Evaluation, calibrated_record, fine_tuned_record
+from ftc.failures import explained
 from ftc.job import Job, build_calibrators
 from ftc.reporting.tables import console, results_tables
 from ftc.results import FILE_NAME, RunRecord
@@ -45,7 +47,10 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, Any]:
             out.print(f"{name} is left out: {reason}")
         # The checkpoint is loaded over the model's own weights, which only a source model may be made of.
         by_source = isinstance(config.partition, SemanticSplit)
-        record = _Evaluation(config, folder, out, leads, methods, pretrained=by_source).execute()
+        with explained(config):
+            evaluation = _Evaluation(config, folder, out, leads, methods, pretrained=by_source)
+            with evaluation.folder.claimed() if leads else nullcontext():
+                record = evaluation.execute()
     for table in results_tables(record):
         out.print(table)
     if finished:

@@ -27,7 +27,7 @@ from ftc.config import TimmModelConfig, TrainConfig, file_digest
 from ftc.data import batch_share
 from ftc.errors import InputError
 from ftc.evaluation import Bootstrap, Evaluation
-from ftc.finetune import prepare_source
+from ftc.finetune import StopWhenDiverged, prepare_source
 from ftc.instantiate import make
 from ftc.manifest import SplitManifest
 from ftc.metrics import NearestClassMean
@@ -197,7 +197,9 @@ class Job(Generic[C]):
             elif config.trains_source:
                 seed_everything(config.source.seed, workers=True, verbose=False)
                 module = build_module(classifier, config.source.optimizer, config.source.scheduler)
-                trainer = self.single_trainer(max_epochs=config.source.max_epochs, limit_val_batches=0)
+                trainer = self.single_trainer(
+                    StopWhenDiverged(), max_epochs=config.source.max_epochs, limit_val_batches=0
+                )
                 trainer.fit(module, self._source_data(classifier))
 
         return prepare_source(self.classifier, identity, Path(config.source.cache_dir), train)

@@ -6,6 +6,7 @@ Every stage is seeded on its own, so that a source model from the cache changes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ftc.calibrators import Fold, FoldEvidence, FoldPlan, Interpolated, PseudoCr
 from ftc.config import TrainConfig
 from ftc.errors import InputError
 from ftc.evaluation import CalibratedAccuracies, Evaluation, calibrated_record, fine_tuned_record
+from ftc.failures import explained
+from ftc.finetune import StopWhenDiverged
 from ftc.functional import seen_statistics
 from ftc.job import PLACE, Job, build_calibrators
 from ftc.metrics import FeatureDrift
@@ -60,13 +63,17 @@ def run_experiment(config: TrainConfig) -> dict[str, Any]:
     leads = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     folder, out = Path(config.run_dir), console(quiet=not leads)
     if config.fold is not None:
-        return _Run(config, folder, out, leads).train_fold(config.fold)
+        with explained(config):
+            return _Run(config, folder, out, leads).train_fold(config.fold)
     if (folder / FILE_NAME).is_file() and not config.overwrite:
         record = RunRecord.read(folder)
         _print(out, record, folder)
         out.print("Finished before; nothing was trained. overwrite=true trains again.", style="yellow")
     else:
-        record = _Run(config, folder, out, leads).execute()
+        with explained(config):
+            run = _Run(config, folder, out, leads)
+            with run.folder.claimed() if leads else nullcontext():
+                record = run.execute()
         _print(out, record, folder)
     return record.scalars()
 
@@ -98,6 +105,7 @@ class _Run(Job[TrainConfig]):
                 # Averaging comes last: it takes the averaged weights away when an evaluation ends.
                 [
                     self.progress(),
+                    StopWhenDiverged(),
                     self.calibration,
                     self.recorder,
                     self._checkpointing(),
@@ -193,7 +201,7 @@ class _Run(Job[TrainConfig]):
             held_out = self.data.held_out_dataloader()
             trainer.validate(module, held_out, verbose=False)
             source = recorder.latest["val"]
-            self.single_trainer(*self.averaging(), limit_val_batches=0).fit(module, data)
+            self.single_trainer(StopWhenDiverged(), *self.averaging(), limit_val_batches=0).fit(module, data)
             trainer.validate(module, held_out, verbose=False)
             fine_tuned = recorder.latest["val"]
             return {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ftc.config import TrainConfig
@@ -41,6 +43,22 @@ class RunFolder:
         if path.is_file() or foreign:
             raise InputError(f"run_dir={path}: exists and is no run folder; choose another or remove it")
         self.path = path
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Nobody else writes here meanwhile.
+
+        Raises:
+            InputError: somebody else does.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0):
+                yield
+        except Timeout as error:
+            raise InputError(
+                f"run_dir={self.path}: another run is at work there; wait for it, or choose another folder"
+            ) from error
 
     def start(self, config: TrainConfig) -> None:
         """Begin anew, with the configuration."""

@@ -15,7 +15,7 @@ from ftc.run import run_experiment
 from tests.conftest import composed
 
 WRONG = {
-    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from calibration, channels_last,",
+    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from calibration, chann",
     "optimizer.lrr=1": "optimizer.lrr=1: no such key; did you mean lr? choose from backbone_lr_scale,",
     "partition.seen=[0,99]": "partition.seen=[0, 99]: column 99 is outside the head; choose from 0 to 9",
     "trainer.max_epochs=-3": "trainer.max_epochs=-3: input should be greater than 0",

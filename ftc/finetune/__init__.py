@@ -1,7 +1,8 @@
 """Training: the module, its optimiser and schedule, the cached source model."""
 
+from ftc.finetune.divergence import StopWhenDiverged
 from ftc.finetune.module import FineTuneModule
 from ftc.finetune.optim import build_optimizer, build_scheduler
 from ftc.finetune.source import prepare_source
 
-__all__ = ["FineTuneModule", "build_optimizer", "build_scheduler", "prepare_source"]
+__all__ = ["FineTuneModule", "StopWhenDiverged", "build_optimizer", "build_scheduler", "prepare_source"]

@@ -1,0 +1,60 @@
+"""Training that has diverged stops before it overwrites the last good checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ftc.errors import InputError
+
+
+class StopWhenDiverged(Callback):
+    """Stops when a training loss is no finite number, and says at which step.
+
+    The losses are watched where they lie: the device is asked only every ``every`` steps, and before every
+    evaluation, so before a checkpoint is written.
+
+    Args:
+        every: steps between two looks.
+
+    Raises:
+        InputError: the step, and what to change.
+    """
+
+    def __init__(self, every: int = 50) -> None:
+        self.every = every
+        self._iteration = 0
+        self._first: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"].detach()
+        if self._first is None:
+            self._first = torch.full((), -1, dtype=torch.int64, device=loss.device)
+        bad = (self._first < 0) & ~loss.isfinite()
+        self._first = torch.where(bad, self._iteration, self._first)
+        self._iteration += 1
+        if self._iteration % self.every == 0:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
+        step = -1 if self._first is None else int(self._first)
+        if step < 0:
+            return
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        clipped = trainer.gradient_clip_val is not None
+        clip = "" if clipped else ", or set trainer.gradient_clip_val=1"
+        raise InputError(
+            f"the training loss is not finite since iteration {step} (epoch {trainer.current_epoch}); the "
+            f"last good checkpoint stays; choose a smaller optimizer.lr (here {rate:.2g}){clip}"
+        )

@@ -1,0 +1,133 @@
+"""What goes wrong at work is answered in one line, and nothing good is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from ftc import InputError
+from ftc.config import TrainConfig
+from ftc.data import ArrayReader
+from ftc.data.digits import mnist
+from ftc.failures import explained
+from ftc.files import written_whole
+from ftc.finetune import FineTuneModule
+from ftc.run import run_experiment
+from tests.conftest import composed
+
+SHORT = (
+    "source.max_epochs=1",
+    "data.iterations_per_epoch=4",
+    "source.iterations_per_epoch=2",
+    "trainer.max_epochs=3",
+    "calibration.use=[alg]",
+    "logger=csv",
+    "run_dir=run",
+)
+
+
+def config(*overrides: str) -> TrainConfig:
+    return composed(TrainConfig, "train", *SHORT, *overrides)
+
+
+@pytest.fixture
+def at_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(at_work, monkeypatch):
+    step = FineTuneModule.training_step
+    seen = []
+
+    def training_step(self, batch, batch_idx):
+        seen.append(self.trainer.current_epoch)
+        loss = step(self, batch, batch_idx)
+        # After the source's two steps and an epoch of four: the second step of the second epoch.
+        return loss * torch.nan if len(seen) == 2 + 4 + 2 else loss
+
+    monkeypatch.setattr(FineTuneModule, "training_step", training_step)
+    with pytest.raises(InputError, match=r"not finite since iteration 5 \(epoch 1\); .* optimizer\.lr"):
+        run_experiment(config())
+    kept = torch.load(at_work / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["epoch"] == 0
+    assert all(v.isfinite().all() for v in kept["state_dict"].values())
+    assert not (at_work / "run" / "results.json").exists()
+
+
+def test_a_diverged_source_model_is_not_kept(at_work, monkeypatch):
+    monkeypatch.setattr(
+        FineTuneModule, "training_step", lambda self, *_: self.classifier.head.weight.sum() * torch.inf
+    )
+    with pytest.raises(InputError, match="not finite since iteration 0"):
+        run_experiment(config())
+    assert not list(Path("outputs/source").glob("*.safetensors"))
+
+
+def test_too_little_memory_names_the_batch(at_work, monkeypatch):
+    def training_step(self, batch, batch_idx):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(FineTuneModule, "training_step", training_step)
+    with pytest.raises(InputError, match=r"data\.batch_size=64: .* trainer\.accumulate_grad_batches=2"):
+        run_experiment(config())
+
+
+class Deadly(ArrayReader):
+    """Kills the process that decodes."""
+
+    def decode(self, index):
+        os.kill(os.getpid(), 9)
+
+
+def deadly(split: str) -> Deadly:
+    reader = mnist(split)
+    return Deadly(reader.images, reader.targets, reader.class_names)
+
+
+def test_a_killed_loader_names_the_number_of_workers(at_work):
+    test = "data.readers.test._target_=tests.test_failures.deadly"
+    with pytest.raises(InputError, match=r"data\.num_workers=1: a loader's process was killed") as caught:
+        run_experiment(config(test, "data.num_workers=1"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_the_old_file(at_work):
+    path = at_work / "results.json"
+    path.write_text("old")
+
+    def write() -> None:
+        with written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
+
+    with (
+        pytest.raises(InputError, match=r"output_dir=outputs: no room left on the disk"),
+        explained(config()),
+    ):
+        write()
+    assert [p.name for p in at_work.iterdir()] == ["results.json"]
+    assert path.read_text() == "old"
+
+
+def test_other_errors_are_not_touched():
+    for error in (RuntimeError("mat1 and mat2"), OSError(errno.EIO, "broken"), KeyError("x")):
+        with pytest.raises(type(error)), explained(config()):
+            raise error
+
+
+def test_a_folder_in_use_is_refused(at_work):
+    run_experiment(config("trainer.max_epochs=1"))
+    before = json.loads(Path("run/results.json").read_text())
+    with (
+        FileLock(at_work / ".run.lock"),
+        pytest.raises(InputError, match="run_dir=run: another run is at work"),
+    ):
+        run_experiment(config("trainer.max_epochs=1", "overwrite=true"))
+    assert json.loads(Path("run/results.json").read_text()) == before

@@ -66,7 +66,8 @@ def seen_absent_curve(record: RunRecord) -> Figure:
     """Acc_{U/Y} against Acc_{S/Y} over γ; markers for source, γ = 0, every γ̂ and γ* (the paper's curve)."""
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    models = [("fine-tuned", record.fine_tuned, BLUE)]
+    evaluated = "fine-tuned" if record.checkpoint is None else "checkpoint"
+    models = [(evaluated, record.fine_tuned, BLUE)]
     if record.source is not None:
         models.insert(0, ("source", record.source, GREY))
     for name, stage, colour in models:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from ftc import ClassPartition, InputError
-from ftc.reporting.figures import write_figures
+from ftc.reporting.figures import seen_absent_curve, write_figures
 from ftc.reporting.tables import results_tables
 from ftc.results import RunRecord, StageRecord, nullable
 
@@ -145,6 +145,15 @@ def test_figures_of_saved_logits_need_neither_source_nor_epochs(tmp_path):
     paths = write_figures(tmp_path, with_intervals(record(source=None)))
     assert [path.name for path in paths] == ["seen_absent_curve.png"]
     assert paths[0].stat().st_size > 5_000
+
+
+def test_an_evaluated_checkpoint_is_called_so_everywhere():
+    for checkpoint, name in ((None, "fine-tuned"), ("a" * 64, "checkpoint")):
+        evaluated = record(checkpoint=checkpoint)
+        (axes,) = seen_absent_curve(evaluated).axes
+        labels = {text.get_text() for text in axes.get_legend().get_texts()}
+        assert f"{name}, γ = 0" in labels
+        assert name in {str(cell) for table in results_tables(evaluated) for cell in table.columns[0].cells}
 
 
 def test_figures_are_drawn_without_absent_samples(tmp_path):

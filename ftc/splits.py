@@ -120,14 +120,11 @@ class RandomSplit(_Drawn):
             _named([str(c) for c in range(num_classes)], self.seen, self.absent)
 
 
-class NamedSplit(Split):
-    """Given column by column."""
+class NamedSplit(Node):
+    """Given column by column, for logits, which have no class names."""
 
     seen: list[int]
     absent: list[int] | None
-
-    def build(self, context: SplitContext) -> ClassPartition:
-        return self.of_width(context.num_classes)
 
     def of_width(self, num_classes: int) -> ClassPartition:
         """The partition of a head that wide.
@@ -136,9 +133,6 @@ class NamedSplit(Split):
             InputError: names the key and the value.
         """
         return _named([str(c) for c in range(num_classes)], self.seen, self.absent)
-
-    def label(self) -> str:
-        return "named"
 
 
 class SemanticSplit(_Drawn):

@@ -310,8 +310,8 @@ class TrainConfig(JobConfig):
         return self.data.readers.source is not None and self.source.checkpoint is None
 
     def execution(self) -> dict[str, Any]:
-        """How weights are trained that everything trained depends on a little."""
-        return {"channels_last": self.channels_last, "compile": self.compile, "ema": self.ema}
+        """How the model is executed, which everything trained depends on in its last places."""
+        return {"channels_last": self.channels_last, "compile": self.compile}
 
     def run_name(self) -> str:
         """A name by what the run computes: experiment, digest of the configuration, seeds."""

@@ -186,6 +186,7 @@ class _Run(Job[TrainConfig]):
             "scheduler": config.scheduler.model_dump(),
             "trainer": config.trainer.model_dump(exclude=PLACE),
             "execution": config.execution(),
+            "ema": config.ema,
         }
 
         def train() -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from ftc.config import TimmModelConfig, TrainConfig, file_digest
 from ftc.data import batch_share
 from ftc.errors import InputError
 from ftc.evaluation import Bootstrap, Evaluation
-from ftc.finetune import StopWhenDiverged, prepare_source
+from ftc.finetune import SeedSteps, StopWhenDiverged, prepare_source
 from ftc.instantiate import make
 from ftc.manifest import SplitManifest
 from ftc.metrics import NearestClassMean
@@ -198,7 +198,10 @@ class Job(Generic[C]):
                 seed_everything(config.source.seed, workers=True, verbose=False)
                 module = build_module(classifier, config.source.optimizer, config.source.scheduler)
                 trainer = self.single_trainer(
-                    StopWhenDiverged(), max_epochs=config.source.max_epochs, limit_val_batches=0
+                    StopWhenDiverged(),
+                    SeedSteps(config.source.seed),
+                    max_epochs=config.source.max_epochs,
+                    limit_val_batches=0,
                 )
                 trainer.fit(module, self._source_data(classifier))
 

@@ -25,7 +25,7 @@ from ftc.config import TrainConfig
 from ftc.errors import InputError
 from ftc.evaluation import CalibratedAccuracies, Evaluation, calibrated_record, fine_tuned_record
 from ftc.failures import explained
-from ftc.finetune import StopWhenDiverged
+from ftc.finetune import SeedSteps, StopWhenDiverged
 from ftc.functional import seen_statistics
 from ftc.job import PLACE, Job, build_calibrators
 from ftc.metrics import FeatureDrift
@@ -106,6 +106,7 @@ class _Run(Job[TrainConfig]):
                 [
                     self.progress(),
                     StopWhenDiverged(),
+                    SeedSteps(self.config.seed),
                     self.calibration,
                     self.recorder,
                     self._checkpointing(),
@@ -202,7 +203,8 @@ class _Run(Job[TrainConfig]):
             held_out = self.data.held_out_dataloader()
             trainer.validate(module, held_out, verbose=False)
             source = recorder.latest["val"]
-            self.single_trainer(StopWhenDiverged(), *self.averaging(), limit_val_batches=0).fit(module, data)
+            watching = (StopWhenDiverged(), SeedSteps(seed), *self.averaging())
+            self.single_trainer(*watching, limit_val_batches=0).fit(module, data)
             trainer.validate(module, held_out, verbose=False)
             fine_tuned = recorder.latest["val"]
             return {

@@ -25,6 +25,7 @@ DATA = (
     "transforms",
     "sampler",
     "digits",
+    "randomness",
     "wilds",
 )
 # Folder or file → what it must not import.

@@ -10,23 +10,32 @@ from typing import Any, TypedDict
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ftc.data.cache import ImageCache, StoredImages
 from ftc.data.checks import as_is
+from ftc.data.randomness import seed_transforms, undisturbed
 from ftc.data.readers import Reader
-from ftc.data.sampler import EndlessSampler, ShardSampler, batch_share, positions_per_epoch
+from ftc.data.sampler import Draw, EndlessSampler, ShardSampler, batch_share, positions_per_epoch
 from ftc.data.transforms import Preprocessing
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
 
 
-class Batch(TypedDict):
-    """What loaders yield: images (N, channels, H, W), target (N,) head columns, id (N,) in the reader."""
+class Batch(TypedDict, total=False):
+    """What loaders yield.
+
+    Attributes:
+        image: (N, channels, H, W).
+        target: int64 (N,), head columns.
+        id: int64 (N,), samples of the reader.
+        position: int64 (N,), in the stream; of training batches only.
+    """
 
     image: Tensor
     target: Tensor
     id: Tensor
+    position: Tensor
 
 
 UNLABELLED = -1
@@ -54,9 +63,34 @@ class ReaderDataset(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         ids = self.ids[torch.tensor(indices)]
+        return self._batch(ids, [self.load(i) for i in ids.tolist()])
+
+    def _batch(self, ids: Tensor, images: list[Tensor]) -> Batch:
         # In a worker this stacks them in memory that it shares with the main process.
-        images = default_collate([self.load(i) for i in ids.tolist()])
-        return {"image": images.contiguous(), "target": self.targets[ids], "id": ids}
+        image = default_collate(images).contiguous()
+        return {"image": image, "target": self.targets[ids], "id": ids}
+
+
+class AugmentedDataset(ReaderDataset):
+    """The same for draws of a stream: what ``load`` draws at random depends on seed and position alone.
+
+    Args:
+        seed: of the stream; the others are `ReaderDataset`'s.
+    """
+
+    def __init__(self, seed: int, targets: Tensor, ids: Tensor, load: Callable[[int], Tensor]) -> None:
+        super().__init__(targets, ids, load)
+        self.seed = seed
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:  # type: ignore[override]
+        positions = [draw.position for draw in draws]
+        ids = self.ids[torch.tensor([draw.sample for draw in draws])]
+        images = []
+        with undisturbed():
+            for sample, position in zip(ids.tolist(), positions, strict=True):
+                seed_transforms(self.seed, position)
+                images.append(self.load(sample))
+        return {**self._batch(ids, images), "position": torch.tensor(positions)}
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -71,6 +105,35 @@ class BatchLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return map(self.finish, super().__iter__())
+
+
+class StreamLoader(BatchLoader):
+    """The loader of an endless stream; Lightning keeps its state in checkpoints and resumes from it."""
+
+    sampler: EndlessSampler
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._taken = 0
+        self._resumed_at = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        start, self._resumed_at = self._resumed_at, 0
+        return self._counted(start, super().__iter__())
+
+    def _counted(self, start: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for self._taken, batch in enumerate(batches, start + 1):
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches have been taken."""
+        return {"epoch": self.sampler.epoch, "batches": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration, and no other, go on from there."""
+        assert self.batch_size is not None
+        self._resumed_at = self._taken = state["batches"]
+        self.sampler.resume(state["epoch"], self._taken * self.batch_size)
 
 
 class PartitionedDataModule(LightningDataModule):
@@ -109,7 +172,7 @@ class PartitionedDataModule(LightningDataModule):
         iterations_per_epoch: steps an "epoch", drawn from the endless stream; None for one pass.
         num_workers: worker processes a loader.
         gallery: whether validation passes over all classes of the training split.
-        seed: of the training stream's order.
+        seed: of the training stream, its order and its augmentation.
 
     Raises:
         InputError: a reader whose class names are not the head's columns, a seen class without images, or
@@ -192,6 +255,8 @@ class PartitionedDataModule(LightningDataModule):
             wanted &= ~self._held_out
         ids = wanted.nonzero()[:, 0]
         load = self._load(source, reader, ids, augmented)
+        if augmented:
+            return AugmentedDataset(self.seed, reader.targets, ids, load)
         return ReaderDataset(reader.targets, ids, load, labelled=split != "pool")
 
     def _load(self, split: str, reader: Reader, ids: Tensor, augmented: bool) -> Callable[[int], Tensor]:
@@ -213,21 +278,16 @@ class PartitionedDataModule(LightningDataModule):
             transform = prepare.cropped
         return partial(_stored, self._stored[split, augmented], transform)
 
-    def _loader(
-        self, dataset: ReaderDataset, sampler: Sampler[int], batch_size: int, augmented: bool = False
-    ) -> BatchLoader:
-        device = self._device
-        on_device = augmented and self.cache is not None and device.type != "cpu"
-        return BatchLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            collate_fn=as_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            finish=partial(_finished, self.preprocessing, device, on_device),
-        )
+    def _loading(self, batch_size: int, augmented_here: bool = False) -> dict[str, Any]:
+        seed = self.seed if augmented_here else None
+        return {
+            "batch_size": batch_size,
+            "collate_fn": as_is,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "finish": partial(_finished, self.preprocessing, self._device, seed),
+        }
 
     def _evaluation_loader(self, split: str, classes: Sequence[int] | None = None) -> BatchLoader:
         dataset = self._dataset(split, classes)
@@ -237,9 +297,10 @@ class PartitionedDataModule(LightningDataModule):
                 f"data.readers.{split} has {len(dataset)} images for {world_size} processes; "
                 "use fewer processes"
             )
-        return self._loader(dataset, ShardSampler(len(dataset), rank, world_size), self.eval_batch_size)
+        sampler = ShardSampler(len(dataset), rank, world_size)
+        return BatchLoader(dataset, sampler=sampler, **self._loading(self.eval_batch_size))
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> StreamLoader:
         """Seen classes of the training split, augmented."""
         dataset = self._dataset("train", self.partition.seen, augmented=True)
         rank, world_size = self._rank_and_world
@@ -247,7 +308,8 @@ class PartitionedDataModule(LightningDataModule):
         size = len(dataset)
         length = positions_per_epoch(size, self.batch_size, world_size, self.iterations_per_epoch)
         sampler = EndlessSampler(size, length, self.seed, rank, world_size)
-        return self._loader(dataset, sampler, share, augmented=True)
+        augmented_here = self.cache is not None and self._device.type != "cpu"
+        return StreamLoader(dataset, sampler=sampler, **self._loading(share, augmented_here))
 
     def calibration_dataloader(self) -> BatchLoader:
         """Seen classes of the training split, evaluation transform."""
@@ -291,13 +353,13 @@ def _stored(images: StoredImages, transform: Callable[[Any], Tensor], sample: in
     return transform(images[sample])
 
 
-def _finished(
-    preprocessing: Preprocessing, device: torch.device, augmented_here: bool, batch: Batch
-) -> Batch:
-    """A batch whose images are what the model takes, where it takes them."""
+def _finished(preprocessing: Preprocessing, device: torch.device, seed: int | None, batch: Batch) -> Batch:
+    """A batch whose images are what the model takes, where it takes them; augmented there with a seed."""
     images = batch["image"].to(device, non_blocking=True)
-    if augmented_here:
-        images = preprocessing.jittered(images)
+    if seed is not None:
+        with undisturbed():
+            seed_transforms(seed, int(batch["position"][0]))
+            images = preprocessing.jittered(images)
     return {**batch, "image": preprocessing.normalise(images)}
 
 

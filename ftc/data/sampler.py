@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -11,7 +12,14 @@ from torch.utils.data import Sampler
 from ftc.errors import InputError
 
 
-class EndlessSampler(Sampler[int]):
+class Draw(NamedTuple):
+    """A sample, and its position in the stream, which its augmentation is drawn from."""
+
+    sample: int
+    position: int
+
+
+class EndlessSampler(Sampler[Draw]):
     """An endless shuffled stream, cut into epochs: concatenated permutations of the data.
 
     An epoch of ``length`` positions starts where the one before ended, so that "epochs" may be shorter or
@@ -33,22 +41,31 @@ class EndlessSampler(Sampler[int]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self._read = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before every epoch."""
         self.epoch = epoch
 
+    def resume(self, epoch: int, read: int) -> None:
+        """Let the next iteration, and no other, begin within an epoch, behind so many draws of this rank."""
+        self.epoch, self._read = epoch, read
+
     def __len__(self) -> int:
         return len(range(self.rank, self.length, self.world_size))
 
-    def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.length
+    def __iter__(self) -> Iterator[Draw]:
+        start, read = self.epoch * self.length, self._read
+        self._read = 0
+        return self._draws(range(start + self.rank, start + self.length, self.world_size)[read:])
+
+    def _draws(self, positions: range) -> Iterator[Draw]:
         round_of_order, order = -1, np.empty(0, dtype=np.int64)
-        for position in range(start + self.rank, start + self.length, self.world_size):
+        for position in positions:
             if position // self.size != round_of_order:
                 round_of_order = position // self.size
                 order = self._permutation(round_of_order)
-            yield int(order[position % self.size])
+            yield Draw(int(order[position % self.size]), position)
 
     def _permutation(self, round_: int) -> np.ndarray:
         # Not torch: its CPU generator reads 32 bits of a seed, too few to mix the two numbers safely.

@@ -3,6 +3,14 @@
 from ftc.finetune.divergence import StopWhenDiverged
 from ftc.finetune.module import FineTuneModule
 from ftc.finetune.optim import build_optimizer, build_scheduler
+from ftc.finetune.randomness import SeedSteps
 from ftc.finetune.source import prepare_source
 
-__all__ = ["FineTuneModule", "StopWhenDiverged", "build_optimizer", "build_scheduler", "prepare_source"]
+__all__ = [
+    "FineTuneModule",
+    "SeedSteps",
+    "StopWhenDiverged",
+    "build_optimizer",
+    "build_scheduler",
+    "prepare_source",
+]

@@ -1,0 +1,28 @@
+"""What a training step draws at random depends on its number alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ftc.data.randomness import mixed
+
+
+class SeedSteps(Callback):
+    """Seeds torch before every training step, so that dropout and its like need no state to go on from.
+
+    Neither evaluations nor loaders between two steps change what the next one draws.
+
+    Args:
+        seed: together with epoch, step and rank it determines the draws.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        torch.manual_seed(mixed(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))

@@ -33,7 +33,7 @@ from ftc.data import (
 )
 from ftc.data.readers import sample_name
 from ftc.errors import InputError
-from ftc.finetune import FineTuneModule, build_optimizer, build_scheduler
+from ftc.finetune import FineTuneModule, WholeCheckpointIO, build_optimizer, build_scheduler
 from ftc.instantiate import make
 from ftc.manifest import digest_samples
 from ftc.models import Classifier, create_classifier, create_clip_classifier, label_names
@@ -214,6 +214,7 @@ def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **argume
         # Our samplers shard themselves: Lightning's would pad evaluation shards.
         "use_distributed_sampler": False,
         "enable_model_summary": False,
+        "plugins": [WholeCheckpointIO()],
         **config.model_dump(),
         **arguments,
     }

@@ -87,8 +87,7 @@ class _Evaluation(Job[EvaluateConfig]):
         if self.leads:
             self.folder.keep_predictions({"checkpoint": predictions}, record.partition)
             self.folder.keep_figures(record)
-            # Last, because a folder with results is a finished one.
-            record.write(self.folder.path)
+            self.folder.finish(record)
         return record
 
     def _evaluate(

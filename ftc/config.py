@@ -32,7 +32,10 @@ LOGIT_FILES = (".npz", ".npy", ".safetensors", ".parquet")
 _NAMED = ("imagenet-1k", "model")
 
 # What a run's numbers do not depend on, and so its name neither.
-_NOT_COMPUTED = ("run_dir", "group", "overwrite", "output_dir", "logger")
+_NOT_COMPUTED = (
+    *("run_dir", "group", "output_dir", "logger"),
+    *("overwrite", "resume", "checkpoint_minutes"),
+)
 
 
 def _has_target(node: dict[str, Any]) -> dict[str, Any]:
@@ -273,6 +276,8 @@ class TrainConfig(JobConfig):
     seed: NonNegativeInt
     group: str | None
     fold: NonNegativeInt | None
+    resume: Literal["auto", "never"]
+    checkpoint_minutes: PositiveFloat
     channels_last: bool
     compile: bool
     ema: Annotated[float, Field(gt=0, lt=1)] | None

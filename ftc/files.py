@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_PART = ".part-"
+
 
 @contextmanager
 def written_whole(path: Path | str) -> Iterator[Path]:
@@ -17,7 +19,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PART}{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -29,3 +31,12 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, stem: str = "") -> None:
+    """Remove what killed processes left behind while they wrote into a folder or below it.
+
+    Only where nobody else writes meanwhile: who holds the folder's lock, or that of the files of this stem.
+    """
+    for part in folder.rglob(f"{_PART}{stem}*"):
+        part.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,10 +25,10 @@ from ftc.assembly import (
 from ftc.calibration import CalibrationCallback, PredictionRecorder
 from ftc.calibrators import Calibrator
 from ftc.config import TimmModelConfig, TrainConfig, file_digest
-from ftc.data import batch_share
+from ftc.data import PartitionedDataModule, batch_share
 from ftc.errors import InputError
 from ftc.evaluation import Bootstrap, Evaluation
-from ftc.finetune import SeedSteps, StopWhenDiverged, prepare_source
+from ftc.finetune import Checkpointing, SeedSteps, StopWhenDiverged, fit, prepare_source
 from ftc.instantiate import make
 from ftc.manifest import SplitManifest
 from ftc.metrics import NearestClassMean
@@ -112,10 +113,15 @@ class Job(Generic[C]):
         yield
         self.timing[name] = time.perf_counter() - start
 
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same computation; JSON types."""
+        content = {"content": self.config.content(), "versions": versions(), "samples": self.images.samples}
+        return json.loads(json.dumps(content))
+
     def start_folder(self) -> None:
         """Make the folder, with the configuration and the split's manifest."""
         if self.leads:
-            self.folder.start(self.config)
+            self.folder.start(self.config, self.identity())
             self.folder.keep_split(self.manifest())
 
     def manifest(self) -> SplitManifest:
@@ -126,6 +132,11 @@ class Job(Generic[C]):
         """Evaluates and keeps an exponential moving average of the weights, where one is asked for."""
         decay = self.config.ema
         return [] if decay is None else [EMAWeightAveraging(decay=decay)]
+
+    def training(self, seed: int, checkpoint: Path) -> list[Callback]:
+        """What goes along with every training: see each."""
+        minutes = self.config.checkpoint_minutes
+        return [StopWhenDiverged(), SeedSteps(seed), Checkpointing(checkpoint, minutes)]
 
     def progress(self) -> RichProgressBar:
         return RichProgressBar(leave=False)
@@ -147,7 +158,7 @@ class Job(Generic[C]):
             devices=1,
             strategy="auto",
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=any(isinstance(callback, Checkpointing) for callback in callbacks),
             **arguments,
         )
 
@@ -191,19 +202,18 @@ class Job(Generic[C]):
             "versions": versions(),
         }
 
-        def train(classifier: Classifier) -> None:
+        def train(classifier: Classifier, checkpoint: Path) -> None:
             if config.source.checkpoint is not None:
                 self.load(Path(config.source.checkpoint), classifier)
             elif config.trains_source:
                 seed_everything(config.source.seed, workers=True, verbose=False)
                 module = build_module(classifier, config.source.optimizer, config.source.scheduler)
                 trainer = self.single_trainer(
-                    StopWhenDiverged(),
-                    SeedSteps(config.source.seed),
+                    *self.training(config.source.seed, checkpoint),
                     max_epochs=config.source.max_epochs,
                     limit_val_batches=0,
                 )
-                trainer.fit(module, self._source_data(classifier))
+                fit(trainer, module, self._source_data(classifier))
 
         return prepare_source(self.classifier, identity, Path(config.source.cache_dir), train)
 
@@ -241,7 +251,7 @@ class Job(Generic[C]):
             classifier.backbone.compile()
         return classifier
 
-    def _source_data(self, classifier: Classifier) -> Any:
+    def _source_data(self, classifier: Classifier) -> PartitionedDataModule:
         source = self.config.source
         return build_source_datamodule(
             self.config.data, self.images, classifier, source.iterations_per_epoch, source.seed

@@ -2,25 +2,79 @@
 
 from __future__ import annotations
 
+import csv
 import netrc
 import os
+import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from ftc.files import written_whole
 
 
-def csv_logger(folder: str) -> CSVLogger:
+def csv_logger(folder: str) -> MetricsFile:
     """``metrics.csv`` in the run folder itself."""
-    return CSVLogger(save_dir=folder, name="", version="")
+    return MetricsFile(Path(folder) / "metrics.csv")
+
+
+class MetricsFile(Logger):
+    """A CSV table of everything logged, a row a call, a column a name, and the step.
+
+    A run that goes on after an interruption logs some rows again: they take the place of their former selves.
+
+    Args:
+        path: the file; rows that are there already stay.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: dict[tuple[str, ...], dict[str, Any]] = {}
+        if path.is_file():
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    self._put({name: value for name, value in row.items() if value})
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The run folder keeps its ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._put({**metrics, "step": len(self._rows) if step is None else step})
+
+    def _put(self, row: dict[str, Any]) -> None:
+        key = (str(row["step"]), *sorted(row))
+        self._rows[key] = row
+
+    @rank_zero_only
+    def save(self) -> None:
+        names = sorted(set().union(*self._rows.values()))
+        with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows.values())
 
 
 def wandb_logger(folder: str, project: str = "ftc", group: str | None = None) -> WandbLogger:
     """A W&B run named as its run folder. It never prompts, and a missing network never stops a training.
 
-    Online where an API key or a login exists, else offline; the environment's ``WANDB_MODE`` wins.
+    Online where an API key or a login exists, else offline; the environment's ``WANDB_MODE`` wins. A run that
+    goes on after an interruption goes on under the same id: online as one run, offline as one more folder of
+    it, which ``wandb sync`` sends after the first.
 
     Args:
         folder: the run folder; the run's name is the folder's.
@@ -30,7 +84,13 @@ def wandb_logger(folder: str, project: str = "ftc", group: str | None = None) ->
     import wandb
 
     mode = "online" if _has_credentials() else "offline"
+    known = Path(folder) / "wandb" / "run_id"
+    if not known.is_file():
+        with written_whole(known) as temporary:
+            temporary.write_text(secrets.token_hex(4))
     arguments: dict[str, Any] = {
+        "id": known.read_text(),
+        "resume": "allow",
         "dir": folder,
         "project": project,
         "group": group,

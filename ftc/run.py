@@ -1,18 +1,19 @@
 """A run, stage by stage: source → folds → epoch −1 → fine-tune → test → interpolations → report.
 
-Every stage is seeded on its own, so that a source model from the cache changes nothing after it.
+Every stage is seeded on its own, so that a source model from the cache changes nothing after it. What a stage
+results in is kept, and training keeps checkpoints, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -23,9 +24,9 @@ from ftc.calibration import PredictionRecorder
 from ftc.calibrators import Fold, FoldEvidence, FoldPlan, Interpolated, PseudoCrossValidation
 from ftc.config import TrainConfig
 from ftc.errors import InputError
-from ftc.evaluation import CalibratedAccuracies, Evaluation, calibrated_record, fine_tuned_record
+from ftc.evaluation import calibrated_record, fine_tuned_record
 from ftc.failures import explained
-from ftc.finetune import SeedSteps, StopWhenDiverged
+from ftc.finetune import fit
 from ftc.functional import seen_statistics
 from ftc.job import PLACE, Job, build_calibrators
 from ftc.metrics import FeatureDrift
@@ -38,7 +39,7 @@ from ftc.models import (
 )
 from ftc.partition import ClassPartition
 from ftc.reporting.tables import console, results_tables
-from ftc.results import FILE_NAME, RunRecord, nullable
+from ftc.results import FILE_NAME, RunRecord, StageRecord, nullable
 from ftc.run_folder import Predictions
 from ftc.versions import versions
 
@@ -91,13 +92,20 @@ class _Run(Job[TrainConfig]):
         plain = {n: c for n, c in self.calibrators.items() if n not in self.interpolations}
         self.calibration = self.callback(plain)
         self.recorder = PredictionRecorder(self.data.validation_roles)
+        self._finished: set[str] = set()
 
     def execute(self) -> RunRecord:
+        resumed = self._resumes()
         source_file = self.source_stage()
         if self.plans:
             with self.stage("folds"):
                 self.calibration.folds = {plan: self._folds(plan, source_file) for plan in self.plans}
-        self.start_folder()
+        if resumed:
+            self._finished = self.folder.finished_stages()
+            if self.leads:
+                self.folder.go_on()
+        else:
+            self.start_folder()
         loggers = [make_logger() for make_logger in self.logger_factories] if self.leads else []
         try:
             trainer = build_trainer(
@@ -105,25 +113,28 @@ class _Run(Job[TrainConfig]):
                 # Averaging comes last: it takes the averaged weights away when an evaluation ends.
                 [
                     self.progress(),
-                    StopWhenDiverged(),
-                    SeedSteps(self.config.seed),
+                    *self.training(self.config.seed, self.folder.checkpoint),
                     self.calibration,
                     self.recorder,
-                    self._checkpointing(),
                     *self.averaging(),
                 ],
                 logger=loggers or False,
                 default_root_dir=self.folder.path,
                 log_every_n_steps=10,
             )
-            source, source_predictions = self._source_evaluation(trainer)
-            fine_tuned, predictions = self._fine_tuning(trainer)
+            source = self._once("source_evaluation", partial(self._source_evaluation, trainer))
+            self.calibration.load_state_dict(source["calibration"])
+            self._fine_tuning(trainer)
+            fine_tuned = self._once("test", partial(self._test, trainer))
         finally:
             _finish(loggers)
-        interpolated = {name: self._interpolation(name, source_file) for name in self.interpolations}
+        interpolated = {
+            name: self._once(name, partial(self._interpolation, name, source_file))
+            for name in self.interpolations
+        }
         with self.stage("report"):
             record = self._record(source, fine_tuned, interpolated)
-            stages = {"source": source_predictions, "fine_tuned": predictions}
+            stages = {"source": source["predictions"], "fine_tuned": fine_tuned["predictions"]}
             record = replace(record, feature_drift=_feature_drift(stages, self.partition))
             if self.leads:
                 self.folder.keep_source(source_file)
@@ -131,9 +142,44 @@ class _Run(Job[TrainConfig]):
                 self.folder.keep_predictions(stages, record.partition)
                 self.folder.keep_epochs(self.calibration.history, record)
         if self.leads:
-            # Last, because a folder with results is a finished run.
-            record.write(self.folder.path)
+            self.folder.finish(record)
         return record
+
+    def _resumes(self) -> bool:
+        """Whether to go on with an unfinished run in the folder.
+
+        Raises:
+            InputError: it is of another configuration.
+        """
+        begun, identity = self.folder.begun(), self.identity()
+        if begun is None or self.config.overwrite or self.config.resume == "never":
+            return False
+        if begun["content"] != identity["content"]:
+            raise InputError(
+                f"run_dir={self.folder.path}: holds an unfinished run of another configuration; choose "
+                "another folder, or set overwrite=true"
+            )
+        if begun != identity:
+            what = "versions of libraries" if begun["samples"] == identity["samples"] else "images"
+            self.out.print(f"The unfinished run there had other {what}; it is begun anew.", style="yellow")
+            return False
+        self.out.print("Going on with the unfinished run.")
+        return True
+
+    def _once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A stage's result, of tensors and plain types.
+
+        Kept by the run that this one goes on with, or computed now and kept for one to come.
+        """
+        if name in self._finished:
+            kept = self.folder.stage_result(name)
+            self.timing[name] = kept["seconds"]
+            return kept["result"]
+        with self.stage(name):
+            result = compute()
+        if self.leads:
+            self.folder.keep_stage(name, {"result": result, "seconds": self.timing[name]})
+        return result
 
     def train_fold(self, fold: int) -> dict[str, Any]:
         """Train one fold of every pseudo cross-validation in use, for the run that uses it to find.
@@ -190,7 +236,7 @@ class _Run(Job[TrainConfig]):
             "ema": config.ema,
         }
 
-        def train() -> dict[str, Tensor]:
+        def train(checkpoint: Path) -> dict[str, Tensor]:
             pseudo_absent = [c for c in self.partition.seen if c not in pseudo_seen]
             partition = ClassPartition(self.partition.num_classes, pseudo_seen, pseudo_absent)
             data = build_datamodule(config.data, self.images, self.classifier, partition, seed)
@@ -203,8 +249,8 @@ class _Run(Job[TrainConfig]):
             held_out = self.data.held_out_dataloader()
             trainer.validate(module, held_out, verbose=False)
             source = recorder.latest["val"]
-            watching = (StopWhenDiverged(), SeedSteps(seed), *self.averaging())
-            self.single_trainer(*watching, limit_val_batches=0).fit(module, data)
+            callbacks = (*self.training(seed, checkpoint), *self.averaging())
+            fit(self.single_trainer(*callbacks, limit_val_batches=0), module, data)
             trainer.validate(module, held_out, verbose=False)
             fine_tuned = recorder.latest["val"]
             return {
@@ -224,23 +270,22 @@ class _Run(Job[TrainConfig]):
         except InputError as error:
             raise InputError(f"fold {k} of pseudo cross-validation: {error}") from error
 
-    def _interpolation(self, name: str, source_file: Path) -> CalibratedAccuracies:
+    def _interpolation(self, name: str, source_file: Path) -> dict[str, Any]:
         """Evaluate the interpolated weights as a model of their own, and bring the fine-tuned ones back."""
         calibrator = self.interpolations[name]
-        with self.stage(name):
-            ends = load_tensors(source_file), _copy(self.classifier.timm_state_dict())
-            if calibrator.alpha is None:
-                calibrator.alpha = calibrator.choose(self._held_out_hits(ends, calibrator.alphas))
-            self.classifier.load_timm_state_dict(interpolate_weights(*ends, calibrator.alpha))
-            callback = self.callback(
-                {name: calibrator}, source=self.calibration.source, source_pool=self.calibration.source_pool
-            )
-            trainer = self.quiet_trainer(callback)
-            trainer.validate(self.module, self.data, verbose=False)
-            trainer.test(self.module, self.data, verbose=False)
-            self.classifier.load_timm_state_dict(ends[1])
+        ends = load_tensors(source_file), _copy(self.classifier.timm_state_dict())
+        if calibrator.alpha is None:
+            calibrator.alpha = calibrator.choose(self._held_out_hits(ends, calibrator.alphas))
+        self.classifier.load_timm_state_dict(interpolate_weights(*ends, calibrator.alpha))
+        callback = self.callback(
+            {name: calibrator}, source=self.calibration.source, source_pool=self.calibration.source_pool
+        )
+        trainer = self.quiet_trainer(callback)
+        trainer.validate(self.module, self.data, verbose=False)
+        trainer.test(self.module, self.data, verbose=False)
+        self.classifier.load_timm_state_dict(ends[1])
         assert callback.evaluation is not None
-        return callback.evaluation.calibrated[name]
+        return calibrated_record(callback.evaluation.calibrated[name]).to_dict()
 
     def _held_out_hits(
         self, ends: tuple[Mapping[str, Tensor], Mapping[str, Tensor]], alphas: Sequence[float]
@@ -263,47 +308,55 @@ class _Run(Job[TrainConfig]):
             hits[alpha] = seen_statistics(logits, target, self.partition).hit if finite else target[:0]
         return hits
 
-    def _source_evaluation(self, trainer: Trainer) -> tuple[Evaluation, Predictions]:
-        with self.stage("source_evaluation"):
-            seed_everything(self.config.seed, workers=True, verbose=False)
-            trainer.validate(self.module, self.data, verbose=False)
-            return self.test(trainer, self.calibration, self.recorder)
+    def _source_evaluation(self, trainer: Trainer) -> dict[str, Any]:
+        seed_everything(self.config.seed, workers=True, verbose=False)
+        trainer.validate(self.module, self.data, verbose=False)
+        origin = ("source domain",) if self.config.trains_source else ("pre-training",)
+        tested = self._tested(trainer, origin)
+        return {**tested, "calibration": self.calibration.state_dict()}
 
-    def _fine_tuning(self, trainer: Trainer) -> tuple[Evaluation, Predictions]:
+    def _fine_tuning(self, trainer: Trainer) -> None:
         with self.stage("fine_tune"):
             seed_everything(self.config.seed, workers=True, verbose=False)
-            trainer.fit(self.module, self.data)
-        with self.stage("test"):
-            return self.test(trainer, self.calibration, self.recorder)
+            checkpointing = fit(trainer, self.module, self.data)
+        self.timing["fine_tune"] = checkpointing.seconds
 
-    def _checkpointing(self) -> ModelCheckpoint:
-        # The last epoch, no model selection: the published protocol.
-        return ModelCheckpoint(
-            dirpath=self.folder.path / "checkpoints",
-            filename="last",
-            save_weights_only=False,
-            enable_version_counter=False,
-        )
+    def _test(self, trainer: Trainer) -> dict[str, Any]:
+        if not self.recorder.latest:
+            # The run was interrupted between its last validation and here.
+            self.quiet_trainer(self.recorder).validate(self.module, self.data, verbose=False)
+        return self._tested(trainer, ("seen train",))
+
+    def _tested(self, trainer: Trainer, uses: tuple[str, ...]) -> dict[str, Any]:
+        evaluation, predictions = self.test(trainer, self.calibration, self.recorder)
+        return {
+            "model": fine_tuned_record(evaluation, uses).to_dict(),
+            "calibrated": {n: calibrated_record(r).to_dict() for n, r in evaluation.calibrated.items()},
+            "num_samples": evaluation.num_samples,
+            "predictions": predictions,
+        }
 
     def _record(
-        self, source: Evaluation, fine_tuned: Evaluation, interpolated: Mapping[str, CalibratedAccuracies]
+        self,
+        source: Mapping[str, Any],
+        fine_tuned: Mapping[str, Any],
+        interpolated: Mapping[str, Mapping[str, Any]],
     ) -> RunRecord:
-        results = {**fine_tuned.calibrated, **interpolated}
+        results = {**fine_tuned["calibrated"], **interpolated}
         # In the order of calibration.use, oracles last.
         order = {name: rank for rank, name in enumerate(self.calibrators)}
         names = sorted(results, key=lambda name: order.get(name, len(order)))
-        origin = ("source domain",) if self.config.trains_source else ("pre-training",)
         return RunRecord(
             experiment=self.config.name,
             seed=self.config.seed,
             partition=self.partition.to_dict(),
             versions=versions(),
             timing=self.timing,
-            source=fine_tuned_record(source, origin),
-            fine_tuned=fine_tuned_record(fine_tuned, ("seen train",)),
-            calibrated={name: calibrated_record(results[name]) for name in names},
+            source=StageRecord.from_dict(source["model"]),
+            fine_tuned=StageRecord.from_dict(fine_tuned["model"]),
+            calibrated={name: StageRecord.from_dict(results[name]) for name in names},
             deployed=self.config.calibration.deployed,
-            num_samples=fine_tuned.num_samples,
+            num_samples=fine_tuned["num_samples"],
         )
 
     def _deployed(self, record: RunRecord, source_file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,17 +11,21 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ftc.config import TrainConfig
 from ftc.errors import InputError
-from ftc.files import written_whole
+from ftc.files import remove_parts, written_whole
 from ftc.manifest import SplitManifest
 from ftc.models import save_weights
 from ftc.reporting.figures import write_figures
-from ftc.results import CONFIG_FILE, CURVE_FIELDS, RunRecord
+from ftc.results import CONFIG_FILE, CURVE_FIELDS, FILE_NAME, RunRecord
+
+_STAGES = "stages"
+_BEGUN = "begun.json"
 
 # By split, by field: see `ftc.calibration.PredictionRecorder`.
 Predictions = dict[str, dict[str, Tensor]]
@@ -60,13 +64,62 @@ class RunFolder:
                 f"run_dir={self.path}: another run is at work there; wait for it, or choose another folder"
             ) from error
 
-    def start(self, config: TrainConfig) -> None:
-        """Begin anew, with the configuration."""
+    def start(self, config: TrainConfig, identity: Mapping[str, Any]) -> None:
+        """Begin anew: the folder is there with what it is begun with, or not at all.
+
+        Args:
+            config: becomes ``config.yaml``.
+            identity: what a run that goes on with this one must be equal in; JSON types.
+        """
+        old, new = (self.path.with_name(f".{self.path.name}-{state}") for state in ("old", "new"))
+        for leftover in (old, new):
+            shutil.rmtree(leftover, ignore_errors=True)
+        (new / _STAGES).mkdir(parents=True)
+        (new / _STAGES / _BEGUN).write_text(json.dumps(identity))
+        text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+        (new / CONFIG_FILE).write_text(text)
         if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
-        with written_whole(self.path / CONFIG_FILE) as temporary:
-            temporary.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True))
+            self.path.rename(old)
+        new.rename(self.path)
+        shutil.rmtree(old, ignore_errors=True)
+
+    # What an interrupted run goes on from
+
+    @property
+    def checkpoint(self) -> Path:
+        """``checkpoints/last.ckpt``: weights and everything else that fine-tuning goes on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def begun(self) -> dict[str, Any] | None:
+        """What an unfinished run was begun with, see `start`; None where there is none."""
+        path = self.path / _STAGES / _BEGUN
+        if (self.path / FILE_NAME).is_file() or not path.is_file():
+            return None
+        return json.loads(path.read_text())
+
+    def go_on(self) -> None:
+        """Remove what an interrupted run left half-written."""
+        remove_parts(self.path)
+
+    def finished_stages(self) -> set[str]:
+        """The stages whose result is kept."""
+        return {path.stem for path in (self.path / _STAGES).glob("*.pt")}
+
+    def stage_result(self, name: str) -> dict[str, Any]:
+        """What `keep_stage` kept."""
+        return torch.load(self.path / _STAGES / f"{name}.pt", weights_only=True)
+
+    def keep_stage(self, name: str, result: Mapping[str, Any]) -> None:
+        """Keep a finished stage's result, tensors and plain types, until the run is finished."""
+        with written_whole(self.path / _STAGES / f"{name}.pt") as temporary:
+            torch.save(dict(result), temporary)
+
+    def finish(self, record: RunRecord) -> None:
+        """Write ``results.json``: a folder with it is a finished run, which keeps no stages."""
+        record.write(self.path)
+        shutil.rmtree(self.path / _STAGES, ignore_errors=True)
+
+    # What a run leaves
 
     def keep_split(self, manifest: SplitManifest) -> None:
         """``split.json``, which ``partition=file`` reads."""

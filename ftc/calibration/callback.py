@@ -50,6 +50,7 @@ from ftc.metrics import (
 from ftc.partition import ClassPartition
 
 ROLES = ("val", "test", "gallery", "calibration", "pool")
+_ORIGINS: dict[SeenData, str] = {"train": "seen train", "held_out": "seen val"}
 
 
 class CalibrationCallback(Callback):
@@ -161,6 +162,10 @@ class CalibrationCallback(Callback):
             "epoch": self._epoch,
             "source": {on: asdict(statistics) for on, statistics in self.source.items()},
             "source_pool": None if self.source_pool is None else asdict(self.source_pool),
+            "seen": {on: asdict(evidence.fine_tuned) for on, evidence in self.available.seen.items()},
+            "pool": None
+            if self.available.unlabelled is None
+            else asdict(self.available.unlabelled.fine_tuned),
             "calibrators": {name: calibrator.state_dict() for name, calibrator in self.calibrators.items()},
             "calibrations": {name: c.to_dict() for name, c in self.calibrations.items()},
             "history": [{**row, "curve": asdict(row["curve"])} for row in self.history],
@@ -169,8 +174,12 @@ class CalibrationCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epoch = state_dict["epoch"]
         self.source = {on: SeenStatistics(**fields) for on, fields in state_dict["source"].items()}
-        pool = state_dict["source_pool"]
-        self.source_pool = None if pool is None else PoolStatistics(**pool)
+        source_pool, pool = (state_dict[name] for name in ("source_pool", "pool"))
+        self.source_pool = None if source_pool is None else PoolStatistics(**source_pool)
+        self.available = self._evidence(
+            {on: SeenStatistics(**fields) for on, fields in state_dict["seen"].items()},
+            None if pool is None else PoolStatistics(**pool),
+        )
         for name, calibrator in self.calibrators.items():
             calibrator.load_state_dict(state_dict["calibrators"].get(name, {}))
         self.calibrations = {n: Calibration.from_dict(c) for n, c in state_dict["calibrations"].items()}
@@ -291,7 +300,10 @@ class CalibrationCallback(Callback):
         elif trainer.state.fn != "validate":
             self._epoch = trainer.current_epoch
         outcomes = self._streams["outcomes"].compute()
-        self.available = self._evidence(is_source)
+        seen, pool = self._statistics()
+        if is_source:
+            self.source, self.source_pool = seen, pool
+        self.available = self._evidence(seen, pool)
         methods = {n: c for n, c in self.calibrators.items() if c.evidence is not OracleEvidence}
         self.calibrations = fit_all(methods, self.available)
         evaluation = self._conclude(trainer, pl_module, "val", outcomes)
@@ -300,26 +312,26 @@ class CalibrationCallback(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._conclude(trainer, pl_module, "test", self._streams["outcomes"].compute())
 
-    def _evidence(self, is_source: bool) -> Available:
+    def _statistics(self) -> tuple[dict[SeenData, SeenStatistics], PoolStatistics | None]:
+        """What was streamed: labelled seen samples, where there are any, and the pool."""
+        names: tuple[SeenData, ...] = ("train", "held_out")
+        seen = {on: self._streams[on].compute().cpu() for on in names if on in self._streams}
+        pool = self._streams["pool"].compute().cpu() if "pool" in self._streams else None
+        return {on: statistics for on, statistics in seen.items() if statistics}, pool
+
+    def _evidence(self, seen: Mapping[SeenData, SeenStatistics], pool: PoolStatistics | None) -> Available:
         """What the calibrators may look at: seen samples with labels, the pool without, the folds."""
-        seen: dict[SeenData, SeenEvidence] = {}
-        origins: tuple[tuple[SeenData, str], ...] = (("train", "seen train"), ("held_out", "seen val"))
-        for on, origin in origins:
-            statistics = self._streams[on].compute().cpu() if on in self._streams else None
-            if statistics:
-                if is_source:
-                    self.source[on] = statistics
-                seen[on] = SeenEvidence(origin, statistics, self.partition, self.source.get(on))
+        labelled = {
+            on: SeenEvidence(_ORIGINS[on], statistics, self.partition, self.source.get(on))
+            for on, statistics in seen.items()
+        }
         unlabelled = None
-        if "pool" in self._streams:
-            pool = self._streams["pool"].compute().cpu()
-            if is_source:
-                self.source_pool = pool
+        if pool is not None:
             origin = "unlabelled pool" if "pool" in self.loaders else "unlabelled val"
             unlabelled = UnlabelledEvidence(
-                origin, pool, self.partition, self.source_pool, seen.get("held_out")
+                origin, pool, self.partition, self.source_pool, labelled.get("held_out")
             )
-        return Available(seen, unlabelled, self.folds)
+        return Available(labelled, unlabelled, self.folds)
 
     def _conclude(
         self, trainer: Trainer, pl_module: LightningModule, stage: str, outcomes: Outcomes

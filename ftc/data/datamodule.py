@@ -108,7 +108,7 @@ class BatchLoader(DataLoader[Batch]):
 
 
 class StreamLoader(BatchLoader):
-    """The loader of an endless stream; Lightning keeps its state in checkpoints and resumes from it."""
+    """The loader of an endless stream, which can go on where another one was."""
 
     sampler: EndlessSampler
 
@@ -126,7 +126,9 @@ class StreamLoader(BatchLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches have been taken."""
+        """The epoch to go on in, and how many of its batches have been taken."""
+        if self._taken == len(self):
+            return {"epoch": self.sampler.epoch + 1, "batches": 0}
         return {"epoch": self.sampler.epoch, "batches": self._taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -221,6 +223,8 @@ class PartitionedDataModule(LightningDataModule):
         self.preprocessing = preprocessing
         self.cache = cache
         self._stored: dict[tuple[str, bool], StoredImages] = {}
+        self._stream: StreamLoader | None = None
+        self._resumed: dict[str, int] | None = None
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.iterations_per_epoch = iterations_per_epoch
@@ -309,7 +313,22 @@ class PartitionedDataModule(LightningDataModule):
         length = positions_per_epoch(size, self.batch_size, world_size, self.iterations_per_epoch)
         sampler = EndlessSampler(size, length, self.seed, rank, world_size)
         augmented_here = self.cache is not None and self._device.type != "cpu"
-        return StreamLoader(dataset, sampler=sampler, **self._loading(share, augmented_here))
+        self._stream = StreamLoader(dataset, sampler=sampler, **self._loading(share, augmented_here))
+        if self._resumed is not None:
+            self._stream.load_state_dict(self._resumed)
+            self._resumed = None
+        return self._stream
+
+    # Lightning keeps the loader's own state in checkpoints as well, but does not bring it back where somebody
+    # asked for the length of an epoch before the loops were restored, as schedules do.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training stream is."""
+        return {} if self._stream is None else self._stream.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next training loader go on from there."""
+        self._resumed = state_dict or None
 
     def calibration_dataloader(self) -> BatchLoader:
         """Seen classes of the training split, evaluation transform."""

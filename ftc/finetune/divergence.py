@@ -15,7 +15,7 @@ class StopWhenDiverged(Callback):
     """Stops when a training loss is no finite number, and says at which step.
 
     The losses are watched where they lie: the device is asked only every ``every`` steps, and before every
-    evaluation, so before a checkpoint is written.
+    evaluation and checkpoint.
 
     Args:
         every: steps between two looks.
@@ -40,6 +40,18 @@ class StopWhenDiverged(Callback):
         self._iteration += 1
         if self._iteration % self.every == 0:
             self._look(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many iterations there have been."""
+        return {"iteration": self._iteration}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._iteration = state_dict["iteration"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)

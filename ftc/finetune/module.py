@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 from torch.optim import Optimizer
+from torchmetrics import MeanMetric
 
 from ftc.data.datamodule import Batch
 from ftc.models import Classifier
@@ -39,6 +40,8 @@ class FineTuneModule(LightningModule):
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.without = list(without)
+        # The mean over an epoch, as Lightning would keep it, but for checkpoints within one.
+        self.mean_loss = MeanMetric(nan_strategy="disable")
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C), float32."""
@@ -49,9 +52,20 @@ class FineTuneModule(LightningModule):
         if self.without:
             logits = logits.index_fill(1, torch.tensor(self.without, device=logits.device), -torch.inf)
         loss = torch.nn.functional.cross_entropy(logits, batch["target"])
-        size = len(batch["target"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        self.mean_loss.update(loss.detach(), weight=len(batch["target"]))
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/loss", self.mean_loss.compute())
+        self.mean_loss.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["mean_loss"] = dict(self.mean_loss.metric_state)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.mean_loss.update(0.0)
+        for name, value in checkpoint["mean_loss"].items():
+            setattr(self.mean_loss, name, value.to(self.device))
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         features, logits = self.classifier.features_and_logits(batch["image"])

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ftc.errors import InputError
-from ftc.files import written_whole
+from ftc.files import remove_parts, written_whole
 from ftc.models.classifier import Classifier
 from ftc.partition import ClassPartition
 
@@ -254,7 +254,7 @@ def fold_gamma(
 
 
 def cached_tensors(
-    identity: Mapping[str, Any], cache: Path, compute: Callable[[], Mapping[str, Tensor]]
+    identity: Mapping[str, Any], cache: Path, compute: Callable[[Path], Mapping[str, Tensor]]
 ) -> tuple[Path, bool]:
     """Tensors computed once and kept: the file that holds them, computed only where no run has done so.
 
@@ -263,7 +263,8 @@ def cached_tensors(
     Args:
         identity: everything that shaped the tensors, JSON types; its hash names the file.
         cache: folder of such files.
-        compute: makes the tensors.
+        compute: makes the tensors. It is handed the place of a checkpoint to go on from where it was
+            interrupted before, which is removed once the tensors are there.
 
     Returns:
         The file, and whether it was computed just now.
@@ -272,9 +273,11 @@ def cached_tensors(
     path = cache / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        fresh = not path.is_file()
+        fresh, checkpoint = not path.is_file(), path.with_suffix(".ckpt")
         if fresh:
-            save_weights(path, compute(), {"identity": content})
+            remove_parts(cache, path.stem)
+            save_weights(path, compute(checkpoint), {"identity": content})
+        checkpoint.unlink(missing_ok=True)
     return path, fresh
 
 

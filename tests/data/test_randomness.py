@@ -110,8 +110,10 @@ def test_a_stream_goes_on_where_its_state_was_kept(reader, partition, workers, t
     list(islice(iter(first), taken))
     again = stream(reader, partition, num_workers=workers)
     again.load_state_dict(first.state_dict())
-    assert same(again, epochs[0][taken:])
-    again.sampler.set_epoch(2)
+    # A finished epoch goes on with the next one.
+    if taken < 9:
+        assert same(again, epochs[0][taken:])
+        again.sampler.set_epoch(2)
     assert same(again, epochs[1])
 
 

@@ -112,7 +112,7 @@ def test_columns_left_out_of_the_loss_learn_nothing(classifier, data):
 def test_source_is_trained_once_and_then_read_from_the_file(tmp_path):
     trained: list[str] = []
 
-    def train(model):
+    def train(model, _):
         trained.append("once")
         with torch.no_grad():
             model.head.bias += len(trained)
@@ -128,7 +128,7 @@ def test_source_is_trained_once_and_then_read_from_the_file(tmp_path):
 
 
 def test_jobs_that_want_the_same_source_model_wait_for_the_one_that_trains_it(tmp_path):
-    def train(model):
+    def train(model, _):
         with (tmp_path / "trained").open("a") as file:
             file.write("once\n")
         time.sleep(0.5)

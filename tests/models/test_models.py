@@ -109,7 +109,7 @@ def test_interpolated_weights_lie_between(classifier, alpha):
 def test_tensors_are_computed_once_for_what_shaped_them(tmp_path):
     calls = []
 
-    def compute():
+    def compute(_):
         calls.append(None)
         return {"x": torch.full((2,), len(calls))}
 
@@ -122,13 +122,13 @@ def test_tensors_are_computed_once_for_what_shaped_them(tmp_path):
 
 
 def test_failed_computation_leaves_no_file(tmp_path):
-    def fail():
+    def fail(_):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
         cached_tensors({"a": 1}, tmp_path, fail)
     assert not list(tmp_path.glob("*.safetensors"))
-    assert cached_tensors({"a": 1}, tmp_path, lambda: {"x": torch.ones(1)})[1]
+    assert cached_tensors({"a": 1}, tmp_path, lambda _: {"x": torch.ones(1)})[1]
 
 
 def test_preprocessing_is_timms(classifier):

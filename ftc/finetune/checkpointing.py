@@ -1,0 +1,164 @@
+"""One checkpoint from which an interrupted training goes on, whenever and however it was interrupted."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from ftc.files import written_whole
+
+# Sent before a process is killed: by whoever stops it, and by SLURM (sbatch --signal) or submitit.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+# Ranks agree on an unscheduled checkpoint only so often: agreeing costs a synchronisation.
+_STEPS_TO_AGREE = 10
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all, and reads nothing but tensors and plain values from them."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with written_whole(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class Checkpointing(Checkpoint):
+    """Keeps one checkpoint: after every validation, every few minutes between, and when told to stop.
+
+    No model selection: the published protocol takes the last epoch. On SIGTERM, SIGUSR1 and SIGUSR2 the
+    training goes on to the end of the step (of the validation, where one runs), saves, and leaves the rest to
+    whoever handled the signal before, submitit for instance. Where nobody did, it ends with status
+    128 + signal, after asking SLURM to requeue the job if SLURM warned of its time limit
+    (``sbatch --signal=USR1@120``); a job that SLURM pre-empts with SIGTERM is requeued by SLURM itself.
+
+    Within an epoch nothing is saved behind its last step, since Lightning would go on from there without the
+    epoch's validation.
+
+    Args:
+        path: the checkpoint's file.
+        minutes: between two checkpoints without a validation.
+
+    Attributes:
+        seconds: how long the training has taken, interrupted parts included.
+    """
+
+    def __init__(self, path: Path, minutes: float = 10.0) -> None:
+        self.path = Path(path)
+        self.minutes = minutes
+        self.seconds = 0.0
+        self._since = self._saved = time.monotonic()
+        self._received: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long the training has taken so far."""
+        return {"seconds": self.seconds + time.monotonic() - self._since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = state_dict["seconds"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._since = self._saved = time.monotonic()
+            # Before Lightning adds its own, which on_train_start replaces. It restores these in the end.
+            self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._received = None
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self._received = number
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Gradients that are still being accumulated are in no checkpoint.
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        due = self._received is not None or time.monotonic() - self._saved > 60 * self.minutes
+        if trainer.world_size > 1:
+            agreeing = trainer.global_step % _STEPS_TO_AGREE == 0
+            due = agreeing and trainer.strategy.reduce_boolean_decision(due, all=False)
+        if due:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
+        if trainer.state.fn == "fit" and not last:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        every = trainer.check_val_every_n_epoch
+        validated = trainer.enable_validation and (every is None or (trainer.current_epoch + 1) % every == 0)
+        if not validated:
+            # Behind the next step: only then have loggers got what the epoch ended with.
+            self._saved = -math.inf
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+        self.seconds += time.monotonic() - self._since
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved = time.monotonic()
+        stopping = self._received is not None
+        if trainer.world_size > 1:
+            stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
+        if stopping:
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        number = signal.SIGTERM if self._received is None else self._received
+        self._received = None
+        before: Callable[[int, Any], Any] | Any = self._handlers.get(number)
+        if callable(before):
+            before(number, None)
+            return
+        name = signal.Signals(number).name
+        if trainer.is_global_zero:
+            print(f"ftc: {name}: saved {self.path}; the same command goes on from there", file=sys.stderr)
+            if number != signal.SIGTERM:
+                _requeue()
+        raise SystemExit(128 + number)
+
+
+def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule) -> Checkpointing:
+    """Train, or go on with the training that the checkpoint of the trainer's `Checkpointing` is of.
+
+    A checkpoint of a finished training only brings its weights and the states of callbacks back.
+    """
+    checkpointing = trainer.checkpoint_callback
+    assert isinstance(checkpointing, Checkpointing)
+    path = checkpointing.path
+    trainer.fit(module, datamodule=data, ckpt_path=path if path.is_file() else None)
+    return checkpointing
+
+
+def _requeue() -> None:
+    """Ask SLURM, where this is one of its jobs, to run the job again."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = os.environ.get("SLURM_JOB_ID") if array is None else f"{array}_{task}"
+    if job is not None and re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
+        subprocess.run(["scontrol", "requeue", job], check=False)

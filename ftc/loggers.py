@@ -6,7 +6,9 @@ import csv
 import netrc
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,7 +71,9 @@ class MetricsFile(Logger):
             writer.writerows(self._rows.values())
 
 
-def wandb_logger(folder: str, project: str = "ftc", group: str | None = None) -> WandbLogger:
+def wandb_logger(
+    folder: str, project: str = "ftc", group: str | None = None, finish_timeout: float = 300.0
+) -> WandbLogger:
     """A W&B run named as its run folder. It never prompts, and a missing network never stops a training.
 
     Online where an API key or a login exists, else offline; the environment's ``WANDB_MODE`` wins. A run that
@@ -80,6 +84,7 @@ def wandb_logger(folder: str, project: str = "ftc", group: str | None = None) ->
         folder: the run folder; the run's name is the folder's.
         project: W&B project.
         group: the jobs of a sweep share one.
+        finish_timeout: seconds to wait at the end for what is not uploaded yet; it stays in the folder.
     """
     import wandb
 
@@ -96,7 +101,7 @@ def wandb_logger(folder: str, project: str = "ftc", group: str | None = None) ->
         "group": group,
         "name": Path(folder).name,
         "mode": os.environ.get("WANDB_MODE", mode),
-        "settings": wandb.Settings(init_timeout=30, silent=True),
+        "settings": wandb.Settings(init_timeout=30, finish_timeout=finish_timeout, silent=True),
     }
     try:
         run = wandb.init(**arguments)
@@ -107,7 +112,38 @@ def wandb_logger(folder: str, project: str = "ftc", group: str | None = None) ->
     for stage in ("val", "test"):
         run.define_metric(f"{stage}/epoch", hidden=True)
         run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
+    _keep_going_without(run, folder)
     return WandbLogger(experiment=run, save_dir=folder)
+
+
+def _keep_going_without(run: Any, folder: str) -> None:
+    """Where W&B fails during a run, warn once and log no more, instead of ending the training."""
+    import wandb
+
+    failed = False
+
+    def guarded(call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def attempt(*args: Any, **kwargs: Any) -> Any:
+            nonlocal failed
+            if failed:
+                return None
+            try:
+                return call(*args, **kwargs)
+            except Exception as error:  # its errors share no base class
+                failed = True
+                rank_zero_warn(
+                    f"W&B failed ({type(error).__name__}: {error}); nothing more is logged there; what it "
+                    f"has is in {folder}/wandb"
+                )
+                with suppress(Exception):
+                    wandb.teardown()
+                return None
+
+        return attempt
+
+    for name in ("log", "define_metric", "finish"):
+        setattr(run, name, guarded(getattr(run, name)))
 
 
 def _has_credentials() -> bool:

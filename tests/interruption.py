@@ -48,8 +48,7 @@ def command_line(folder: str, arguments: tuple[str, ...]) -> None:
 class Interrupted:
     """A run in a folder, to be started and killed any number of times.
 
-    Every process is a real one of its own. Their interpreter comes with the libraries imported, which would
-    take most of their time.
+    Every process is a real one; what most of its time would go into is loaded already (`tests.warm`).
 
     Args:
         folder: of outputs, caches and what is printed.
@@ -60,7 +59,7 @@ class Interrupted:
         self.folder = folder
         self.arguments = arguments
         self.processes = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(["ftc.run", "wandb"])
+        self.processes.set_forkserver_preload(["tests.warm"])
         self.run = folder / "run"
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
-from ftc import InputError
+from ftc import CalibrationCallback, InputError
 from ftc.config import TrainConfig
 from ftc.data import ArrayReader
 from ftc.data.digits import mnist
 from ftc.failures import explained
 from ftc.files import written_whole
 from ftc.finetune import FineTuneModule
+from ftc.loggers import wandb_logger
 from ftc.run import run_experiment
 from tests.conftest import composed
+from tests.test_train import wandb_records
 
 SHORT = (
     "source.max_epochs=1",
@@ -131,3 +137,76 @@ def test_a_folder_in_use_is_refused(at_work):
     ):
         run_experiment(config("trainer.max_epochs=1", "overwrite=true"))
     assert json.loads(Path("run/results.json").read_text()) == before
+
+
+class WandbServer:
+    """Enough of W&B's server to begin a run with; then it may go away."""
+
+    def __enter__(self):
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                question = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "{}")
+                name = (question.get("variables") or {}).get("name", "run")
+                project = {"id": "p", "name": "ftc", "entity": {"id": "e", "name": "me"}}
+                bucket = {"id": "b", "name": name, "displayName": name, "config": "{}", "project": project}
+                version = {"max_cli_version": "1.0.0", "min_cli_version": "0.0.1"}
+                data = {
+                    "viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}"},
+                    "serverInfo": {"cliVersionInfo": version, "features": []},
+                    "model": None,
+                    "upsertBucket": {"bucket": bucket, "inserted": True},
+                }
+                answer = json.dumps({"data": data}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_a_run_goes_on_when_wandbs_server_goes_away(at_work, monkeypatch):
+    with WandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.address)
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        logger = wandb_logger("run", finish_timeout=2)
+        assert logger.experiment.settings.mode == "online"
+        logger.log_metrics({"val/acc_all": 0.5}, 1)
+    started = time.monotonic()
+    for step in range(2, 50):
+        logger.log_metrics({"val/acc_all": 0.5}, step)
+    assert time.monotonic() - started < 1
+    logger.experiment.finish()
+    # Two seconds and a little, where it would wait for ever.
+    assert time.monotonic() - started < 20
+    (kept,) = at_work.glob("run/wandb/run-*/*.wandb")
+    rows = [r for r in wandb_records(kept) if r.WhichOneof("record_type") == "history"]
+    assert len(rows) == 49
+
+
+def test_a_run_goes_on_when_wandbs_process_dies(at_work, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    reported = CalibrationCallback.on_validation_epoch_end
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        if trainer.state.fn == "fit" and trainer.current_epoch == 0:
+            subprocess.run(["pkill", "-KILL", "-f", f"wandb-core .*--pid {os.getpid()}"], check=True)
+            time.sleep(0.5)
+        reported(self, trainer, pl_module)
+
+    monkeypatch.setattr(CalibrationCallback, "on_validation_epoch_end", on_validation_epoch_end)
+    with pytest.warns(UserWarning, match=r"W&B failed \(.*nothing more is logged there") as warned:
+        run_experiment(config("logger=default"))
+    assert sum("W&B failed" in str(w.message) for w in warned) == 1
+    assert Path("run/results.json").is_file()

@@ -219,6 +219,7 @@ class _Run(Job[TrainConfig]):
         config = self.config
         pseudo_seen = plan.draw(self.partition)[k]
         seed = plan.seed + k
+        epochs = plan.epochs(config.trainer.max_epochs)
         identity = {
             "source": source_file.stem,
             "partition": self.partition.to_dict(),
@@ -231,7 +232,7 @@ class _Run(Job[TrainConfig]):
             "samples": {split: digest for split, digest in self.images.samples.items() if split in FITTED},
             "optimizer": config.optimizer.model_dump(),
             "scheduler": config.scheduler.model_dump(),
-            "trainer": config.trainer.model_dump(exclude=PLACE),
+            "trainer": {**config.trainer.model_dump(exclude=PLACE), "max_epochs": epochs},
             "execution": config.execution(),
             "ema": config.ema,
         }
@@ -250,7 +251,7 @@ class _Run(Job[TrainConfig]):
             trainer.validate(module, held_out, verbose=False)
             source = recorder.latest["val"]
             callbacks = (*self.training(seed, checkpoint), *self.averaging())
-            fit(self.single_trainer(*callbacks, limit_val_batches=0), module, data)
+            fit(self.single_trainer(*callbacks, max_epochs=epochs, limit_val_batches=0), module, data)
             trainer.validate(module, held_out, verbose=False)
             fine_tuned = recorder.latest["val"]
             return {

@@ -26,20 +26,28 @@ class FoldPlan:
         folds: K.
         share: of the seen classes that are pseudo-seen; at least one class stays on each side.
         seed: of the draws, and of the folds' training.
+        length: of a fold's training, as a share of the epochs of fine-tuning; at least one epoch.
 
     Raises:
-        InputError: no fold, or a share outside (0, 1).
+        InputError: no fold, a share outside (0, 1), or a length outside (0, 1].
     """
 
     folds: int = 3
     share: float = 0.5
     seed: int = 0
+    length: float = 1.0
 
     def __post_init__(self) -> None:
         if self.folds < 1:
             raise InputError(f"folds={self.folds}: give at least 1")
         if not 0 < self.share < 1:
             raise InputError(f"share={self.share}: give a share of the seen classes between 0 and 1")
+        if not 0 < self.length <= 1:
+            raise InputError(f"length={self.length}: give a share of the epochs, above 0 and at most 1")
+
+    def epochs(self, epochs: int) -> int:
+        """How long a fold is trained where fine-tuning takes so many epochs."""
+        return max(round(self.length * epochs), 1)
 
     def draw(self, partition: ClassPartition) -> list[list[int]]:
         """The pseudo-seen classes of every fold; no two folds alike while there are enough choices.
@@ -70,10 +78,10 @@ class PseudoCrossValidation(Calibrator[FoldEvidence]):
 
     Each fold fine-tunes the source model on part of S with the real recipe, and picks γ on the curve between
     pseudo-seen and pseudo-absent classes over held-out samples of S; γ̂ is the mean over the folds. No
-    absent-class sample takes part.
+    absent-class sample takes part. Folds of a smaller length run through the whole schedule in fewer epochs.
 
     Args:
-        folds, share, seed: see `FoldPlan`.
+        folds, share, seed, length: see `FoldPlan`.
         criterion: which point of a fold's curve: ``acc_all``, ``balanced`` (mean of the two groups'
             accuracies), ``harmonic``, or ``source_floor``, the released recipe: best overall among the points
             whose pseudo-absent accuracy is at least the source model's.
@@ -85,11 +93,16 @@ class PseudoCrossValidation(Calibrator[FoldEvidence]):
     evidence = FoldEvidence
 
     def __init__(
-        self, folds: int = 3, share: float = 0.5, criterion: FoldCriterion = "source_floor", seed: int = 0
+        self,
+        folds: int = 3,
+        share: float = 0.5,
+        criterion: FoldCriterion = "source_floor",
+        seed: int = 0,
+        length: float = 1.0,
     ) -> None:
         if criterion not in _CRITERIA:
             raise InputError(f"criterion={criterion!r}: choose from {', '.join(_CRITERIA)}")
-        self.plan = FoldPlan(folds, share, seed)
+        self.plan = FoldPlan(folds, share, seed, length)
         self.criterion = criterion
 
     @property

@@ -45,6 +45,11 @@ def test_draws_repeat_by_seed_and_begin_alike():
     assert FoldPlan(2).draw(PARTITION) == [[4, 6], [0, 4]]
 
 
+def test_folds_may_be_shorter_than_the_fine_tuning():
+    assert FoldPlan().epochs(10) == 10
+    assert [FoldPlan(length=length).epochs(10) for length in (0.5, 0.34, 0.01)] == [5, 3, 1]
+
+
 def test_two_seen_classes_give_two_folds():
     drawn = FoldPlan(2).draw(ClassPartition(3, [0, 1], [2]))
     assert sorted(drawn) == [[0], [1]]
@@ -52,7 +57,13 @@ def test_two_seen_classes_give_two_folds():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"folds": 0}, "folds=0"), ({"share": 0.0}, r"share=0\.0"), ({"share": 1.0}, r"share=1\.0")],
+    [
+        ({"folds": 0}, "folds=0"),
+        ({"share": 0.0}, r"share=0\.0"),
+        ({"share": 1.0}, r"share=1\.0"),
+        ({"length": 0.0}, r"length=0\.0"),
+        ({"length": 1.5}, r"length=1\.5"),
+    ],
 )
 def test_plans_that_are_none(arguments, message):
     with pytest.raises(InputError, match=message):

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
+import importlib.util
 import itertools
 import os
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import hydra
-from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from ftc import optuna_sweeper
 from ftc.check import check
-from ftc.config import CalibrateConfig, CompareConfig, EvaluateConfig, JobConfig, TrainConfig, digest
+from ftc.config import (
+    CalibrateConfig,
+    CompareConfig,
+    EvaluateConfig,
+    JobConfig,
+    TrainConfig,
+    TrainerConfig,
+    digest,
+)
 from ftc.errors import InputError
-from ftc.files import written_whole
 from ftc.node import Node
+from ftc.results import OBJECTIVES
+from ftc.sweeps import Sweep, job_row, leads
 
-SWEEP_TABLE = "sweep.csv"
 KINDS: dict[str, type[Node]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -53,26 +64,31 @@ def launch(config_name: str, job: Callable[[Any], Mapping[str, Any]]) -> None:
     """
     # Hydra would print its own, longer report and exit; we want the exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+    optuna_sweeper.register()
 
     kind = KINDS[config_name]
 
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig) -> float | None:
+        row: dict[str, Any] = {}
         try:
             typed = check(_with_folder(config, kind), kind)
             with _sweep_row(typed) as row:
                 row.update(job(typed))
+                return _objective(typed, row)
         except InputError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # the sweep's other jobs go on
             fail(str(error))
+        return None
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error))
-    except InputError as error:
-        fail(str(error))
+    except Exception as error:
+        if CheckConfig.sweep is None:
+            raise
+        _end(CheckConfig.sweep, error)
+    if CheckConfig.sweep is not None:
+        _end(CheckConfig.sweep)
 
 
 def fail(message: str) -> NoReturn:
@@ -82,12 +98,31 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def _end(sweep: Sweep, error: Exception | None = None) -> None:
+    """Report on a sweep; exit with status 1 where a job did not finish, or the launcher failed."""
+    if not leads():
+        return
+    finished = sweep.report()
+    if error is not None:
+        trace = sweep.folder / "launcher.error.txt"
+        trace.write_text("".join(traceback.format_exception(error)))
+        reason = " ".join(str(error).split())[:200]
+        print(f"ftc: error: launcher: {type(error).__name__}: {reason} ({trace})", file=sys.stderr)
+    if error is not None or not finished:
+        raise SystemExit(1)
+
+
 class CheckConfig(Callback):
     """Checks the configuration, every job's in a multirun, before anything else happens.
 
     Args:
         kind: name of its type in `KINDS`.
+
+    Attributes:
+        sweep: the one at work in this process, None where there is none.
     """
+
+    sweep: ClassVar[Sweep | None] = None
 
     def __init__(self, kind: str) -> None:
         self.kind = KINDS[kind]
@@ -99,16 +134,37 @@ class CheckConfig(Callback):
         # Jobs are composed anew from these overrides; the sweep's folder must not depend on the job's.
         with read_write(config.hydra):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{config.hydra.sweep.dir}'")
+        grid = config.hydra.sweeper.get("_target_") != optuna_sweeper.PLUGIN
         # What a sweep's configuration goes through, below what the command line says.
         swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        for overrides in _expand([*swept, *config.hydra.overrides.task]):
-            try:
-                job = hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides)
-            except (HydraException, OmegaConfBaseException) as error:
-                fail(explain(error))
-            self._check(job)
-            if job.get("run_dir") is not None:
-                fail(f"run_dir={job.run_dir}: a sweep's jobs need a folder each; leave run_dir out")
+        jobs: dict[str, list[str]] = {}
+        objective = None
+        try:
+            _check_installed(config)
+            for overrides in _expand([*swept, *config.hydra.overrides.task], grid):
+                job = self._checked_job(config, overrides)
+                if isinstance(job, JobConfig):
+                    jobs[job.run_name()] = overrides
+                objective = getattr(job, "objective", None)
+        except (HydraException, OmegaConfBaseException) as error:
+            fail(explain(error))
+        except InputError as error:
+            fail(str(error))
+        if not grid and objective is None:
+            fail(f"objective=null: name what Optuna maximises; choose from {', '.join(OBJECTIVES)}")
+        if jobs:
+            CheckConfig.sweep = Sweep(Path(config.hydra.sweep.dir), jobs if grid else {}, objective)
+            if leads():
+                CheckConfig.sweep.begin()
+
+    def _checked_job(self, config: DictConfig, overrides: list[str]) -> Node:
+        composed = hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides)
+        job = check(composed, self.kind)
+        if isinstance(job, JobConfig) and job.run_dir is not None:
+            raise InputError(f"run_dir={job.run_dir}: a sweep's jobs need a folder each; leave run_dir out")
+        if isinstance(job, TrainConfig):
+            _check_processes(job.trainer, config.hydra.launcher)
+        return job
 
     def _check(self, config: DictConfig) -> None:
         try:
@@ -121,16 +177,71 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
-def _expand(overrides: list[str]) -> Iterator[list[str]]:
-    """The overrides of every job of a sweep over lists of values; other sweeps as they are at their start."""
-    choices: list[list[str]] = []
+def _check_installed(config: DictConfig) -> None:
+    """Refuse a launcher or sweeper whose package is not there.
+
+    Raises:
+        InputError: how to get it.
+    """
+    target = config.hydra.launcher._target_
+    choices = config.hydra.runtime.choices
+    needed = {"hydra/launcher": ".".join(target.split(".")[:2])}
+    if config.hydra.sweeper._target_ == optuna_sweeper.PLUGIN:
+        needed["hydra/sweeper"] = "optuna"
+    for group, package in needed.items():
+        if importlib.util.find_spec(package) is None:
+            extra = "ray" if choices[group] == "ray" else "sweeps"
+            raise InputError(f"{group}={choices[group]}: is not installed; pip install 'ftc[{extra}]'")
+
+
+def _check_processes(trainer: TrainerConfig, launcher: DictConfig) -> None:
+    """Refuse a job that would start its processes itself: each would run the whole sweep again.
+
+    Raises:
+        InputError: how to start them with the sweep.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    basic = launcher._target_.endswith(".BasicLauncher")
+    if started > 1 and not basic:
+        raise InputError(
+            f"hydra/launcher: {started} processes were started together, which do one job after the other; "
+            "leave the launcher out"
+        )
+    if started == 1 and not trainer.is_single and launcher.get("tasks_per_node", 1) == 1:
+        raise InputError(
+            f"trainer.devices={trainer.devices}: a job would start its other processes with the whole sweep; "
+            "set trainer.devices=1, or start them together: torchrun --nproc-per-node=2 -m ftc.train -m …, "
+            "or hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=2"
+        )
+
+
+def _expand(overrides: list[str], grid: bool) -> Iterator[list[str]]:
+    """The overrides of every job of a grid; of another sweep, those that reach the ends of what it searches.
+
+    Raises:
+        InputError: an interval in a grid.
+    """
+    choices: dict[str, list[str]] = {}
     for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.get_key_element()
         if not override.is_sweep_override():
-            choices.append([str(override.input_line)])
+            choices[key] = [str(override.input_line)]
         elif override.is_discrete_sweep():
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    yield from map(list, itertools.product(*choices))
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif grid:
+            raise InputError(f"{override.input_line}: a grid has no intervals; list values, or sweep=optuna")
+        else:
+            bounds = override.value()
+            assert isinstance(bounds, IntervalSweep)
+            choices[key] = [f"{key}={bounds.start}", f"{key}={bounds.end}"]
+    if grid:
+        yield from map(list, itertools.product(*choices.values()))
+        return
+    first = {key: values[0] for key, values in choices.items()}
+    yield list(first.values())
+    for key, values in choices.items():
+        for value in values[1:]:
+            yield list({**first, key: value}.values())
 
 
 def _with_folder(config: DictConfig, kind: type[Node]) -> DictConfig:
@@ -151,42 +262,34 @@ def _sweep_name(_root_: DictConfig) -> str:
     return f"{_root_.name}-{digest(sorted(_root_.hydra.overrides.task))}"
 
 
-@contextmanager
-def _sweep_row(config: Node) -> Iterator[dict[str, Any]]:
-    """In a multirun, note how the job ended in the sweep's table, as soon as it has."""
-    row: dict[str, Any] = {}
+# Here, and not where jobs are launched: a job's process may be another one. That our launchers' settings are
+# checked against their plugins' is meant to be.
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/.*' is validated against ConfigStore schema")
+
+
+def _sweep_row(config: Node) -> AbstractContextManager[dict[str, Any]]:
+    """In a multirun, the job's row in the sweep's table."""
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or not isinstance(config, JobConfig):
-        yield row
-        return
+        return nullcontext({})
     assert config.run_dir is not None
-    first: dict[str, Any] = {"run": Path(config.run_dir).name, "status": "finished", "error": ""}
-    for override in hydra_config.overrides.task:
-        key, _, value = override.partition("=")
-        first[key.lstrip("+~")] = value
-    try:
-        yield row
-    except BaseException as error:
-        first |= {"status": "failed", "error": " ".join(f"{type(error).__name__}: {error}".split())}
-        raise
-    finally:
-        add_row(Path(hydra_config.sweep.dir) / SWEEP_TABLE, {**first, **row})
+    return job_row(Path(hydra_config.sweep.dir), Path(config.run_dir).name, hydra_config.overrides.task)
 
 
-def add_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row to a CSV table, in place of the row of the same run; safe when jobs end at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        rows: list[Mapping[str, Any]] = []
-        if path.is_file():
-            with path.open(newline="") as file:
-                rows = [old for old in csv.DictReader(file) if old["run"] != row["run"]]
-        rows.append(row)
-        fields = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
-        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fields, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
+def _objective(config: Node, scalars: Mapping[str, Any]) -> float | None:
+    """What the job returns to a sweeper.
+
+    Raises:
+        InputError: a run that finished without it.
+    """
+    name = getattr(config, "objective", None)
+    if name is None:
+        return None
+    value = scalars.get(f"selection/{name}")
+    if value is None:
+        raise InputError(f"objective={name}: this run has no such number; overwrite=true makes it anew")
+    return float(value)
 
 
 def explain(error: BaseException) -> str:

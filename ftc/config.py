@@ -23,6 +23,7 @@ from pydantic import (
 from ftc.benchmarks import check_present
 from ftc.errors import InputError
 from ftc.node import Node
+from ftc.results import OBJECTIVES
 from ftc.splits import NamedSplit, PartitionConfig
 
 # Files that hold logits; a folder of them holds an array each.
@@ -34,7 +35,7 @@ _NAMED = ("imagenet-1k", "model")
 # What a run's numbers do not depend on, and so its name neither.
 _NOT_COMPUTED = (
     *("run_dir", "group", "output_dir", "logger"),
-    *("overwrite", "resume", "checkpoint_minutes"),
+    *("overwrite", "resume", "checkpoint_minutes", "objective"),
 )
 
 
@@ -256,6 +257,13 @@ class TrainerConfig(Node):
             )
         return self
 
+    @property
+    def is_single(self) -> bool:
+        """Whether one process does the training, as far as the configuration can tell."""
+        nodes = (self.model_extra or {}).get("num_nodes", 1)
+        one = self.devices in (1, "1") or (isinstance(self.devices, list) and len(self.devices) == 1)
+        return one and nodes == 1
+
 
 class JobConfig(Node, ABC):
     """What all jobs that write a run folder have in common."""
@@ -278,6 +286,7 @@ class TrainConfig(JobConfig):
     fold: NonNegativeInt | None
     resume: Literal["auto", "never"]
     checkpoint_minutes: PositiveFloat
+    objective: str | None
     channels_last: bool
     compile: bool
     ema: Annotated[float, Field(gt=0, lt=1)] | None
@@ -297,12 +306,35 @@ class TrainConfig(JobConfig):
         if self.data.benchmark is not None:
             self.data.check_present()
         self.partition.check(self.data.num_classes)
+        self._check_objective()
         if self.data.readers.source is None and not self.has_pretrained_head:
             raise InputError(
                 "data.readers.source=null: without source images the model itself is the source; "
                 "set model.pretrained or source.checkpoint, or name a reader"
             )
         return self
+
+    def _check_objective(self) -> None:
+        name = self.objective
+        if name is None:
+            return
+        if name not in OBJECTIVES:
+            raise InputError(
+                f"objective={name}: choose from {', '.join(OBJECTIVES)}; any other would know labels of "
+                "absent classes"
+            )
+        if "oracle" in name:
+            return
+        if not self.data.held_out:
+            raise InputError(
+                f"objective={name}: wants labelled seen images held out of fine-tuning; set data.holdout to "
+                "their share, such as 0.1, or name data.readers.val"
+            )
+        methods = [self.calibration.methods[name]["_target_"] for name in self.calibration.use]
+        if name == "pseudo_ausuc" and not any(m.endswith(".PseudoCrossValidation") for m in methods):
+            raise InputError(
+                f"objective={name}: wants the folds of pseudo cross-validation; add pcv to calibration.use"
+            )
 
     @property
     def has_pretrained_head(self) -> bool:

@@ -311,7 +311,13 @@ def build_calibrators(config: TrainConfig) -> dict[str, Calibrator[Any]]:
                 "fine-tuning; set data.holdout to their share, such as 0.1, name data.readers.val, or leave "
                 "it out"
             )
-    if built[config.calibration.deployed].lane == "oracle":
+    deployed = built[config.calibration.deployed]
+    if config.objective == "held_out_acc_seen" and deployed.lane != "seen_only":
+        raise InputError(
+            f"objective={config.objective}: is the accuracy with the γ of {config.calibration.deployed}, "
+            "which looks at more than labelled seen images; set calibration.default to a seen-only calibrator"
+        )
+    if deployed.lane == "oracle":
         raise InputError(
             f"calibration.default={config.calibration.deployed}: looks at evaluated labels, so it is no "
             "method to deploy; choose another"

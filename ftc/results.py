@@ -17,6 +17,14 @@ FILE_NAME = "results.json"
 CONFIG_FILE = "config.yaml"
 CURVE_FIELDS = ("gamma", "acc_seen", "acc_absent", "acc_all")
 _MAIN_METRICS = ("acc_all", "acc_seen", "acc_absent", "harmonic", "ausuc", "ncm_acc_all", "ncm_acc_absent")
+# What hyper-parameters may be chosen by: seen-only numbers, and bounds that say so.
+OBJECTIVES = (
+    "pseudo_ausuc",
+    "held_out_acc_seen_within",
+    "held_out_acc_seen",
+    "oracle_ausuc",
+    "oracle_acc_all",
+)
 LANES = ("seen_only", "unlabelled", "oracle")
 
 
@@ -80,6 +88,7 @@ class RunRecord:
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
         checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
             for a run that trained them.
+        selection: what hyper-parameters may be chosen by, of `OBJECTIVES` those that apply.
     """
 
     experiment: str
@@ -94,6 +103,7 @@ class RunRecord:
     num_samples: dict[str, int]
     feature_drift: dict[str, float | None] = field(default_factory=dict)
     checkpoint: str | None = None
+    selection: dict[str, float | None] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
@@ -109,6 +119,7 @@ class RunRecord:
             "deployed": self.deployed,
             "feature_drift": self.feature_drift,
             "checkpoint": self.checkpoint,
+            "selection": self.selection,
             "stages": {
                 "source": None if self.source is None else self.source.to_dict(),
                 "fine_tuned": self.fine_tuned.to_dict(),
@@ -158,8 +169,8 @@ class RunRecord:
         return [*source, ("fine_tuned", self.fine_tuned), *calibrated]
 
     def scalars(self) -> dict[str, Any]:
-        """The main numbers of every stage as ``stage/name``, for a sweep's table."""
-        result: dict[str, Any] = {}
+        """The main numbers of every stage as ``stage/name``, ``selection/name`` too, for a sweep's table."""
+        result: dict[str, Any] = {f"selection/{name}": value for name, value in self.selection.items()}
         for stage, values in self.rows():
             names = _MAIN_METRICS if values.lane is None else _MAIN_METRICS[:4]
             result |= {f"{stage}/{name}": values.metrics.get(name) for name in names}

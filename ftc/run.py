@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from attrs import asdict
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -27,7 +28,7 @@ from ftc.errors import InputError
 from ftc.evaluation import calibrated_record, fine_tuned_record
 from ftc.failures import explained
 from ftc.finetune import fit
-from ftc.functional import seen_statistics
+from ftc.functional import SeenStatistics, seen_statistics
 from ftc.job import PLACE, Job, build_calibrators
 from ftc.metrics import FeatureDrift
 from ftc.models import (
@@ -37,6 +38,7 @@ from ftc.models import (
     load_tensors,
     load_weights,
 )
+from ftc.objectives import oracle_scores, seen_only_scores
 from ftc.partition import ClassPartition
 from ftc.reporting.tables import console, results_tables
 from ftc.results import FILE_NAME, RunRecord, StageRecord, nullable
@@ -135,7 +137,11 @@ class _Run(Job[TrainConfig]):
         with self.stage("report"):
             record = self._record(source, fine_tuned, interpolated)
             stages = {"source": source["predictions"], "fine_tuned": fine_tuned["predictions"]}
-            record = replace(record, feature_drift=_feature_drift(stages, self.partition))
+            record = replace(
+                record,
+                feature_drift=_feature_drift(stages, self.partition),
+                selection=self._selection(record, fine_tuned["predictions"], interpolated),
+            )
             if self.leads:
                 self.folder.keep_source(source_file)
                 self.folder.keep_deployed(*self._deployed(record, source_file))
@@ -286,7 +292,11 @@ class _Run(Job[TrainConfig]):
         trainer.test(self.module, self.data, verbose=False)
         self.classifier.load_timm_state_dict(ends[1])
         assert callback.evaluation is not None
-        return calibrated_record(callback.evaluation.calibrated[name]).to_dict()
+        held_out = callback.available.seen.get("held_out")
+        return {
+            "record": calibrated_record(callback.evaluation.calibrated[name]).to_dict(),
+            "held_out": None if held_out is None else asdict(held_out.fine_tuned),
+        }
 
     def _held_out_hits(
         self, ends: tuple[Mapping[str, Tensor], Mapping[str, Tensor]], alphas: Sequence[float]
@@ -343,7 +353,7 @@ class _Run(Job[TrainConfig]):
         fine_tuned: Mapping[str, Any],
         interpolated: Mapping[str, Mapping[str, Any]],
     ) -> RunRecord:
-        results = {**fine_tuned["calibrated"], **interpolated}
+        results = {**fine_tuned["calibrated"], **{name: r["record"] for name, r in interpolated.items()}}
         # In the order of calibration.use, oracles last.
         order = {name: rank for rank, name in enumerate(self.calibrators)}
         names = sorted(results, key=lambda name: order.get(name, len(order)))
@@ -359,6 +369,27 @@ class _Run(Job[TrainConfig]):
             deployed=self.config.calibration.deployed,
             num_samples=fine_tuned["num_samples"],
         )
+
+    def _selection(
+        self, record: RunRecord, predictions: Predictions, interpolated: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, float | None]:
+        """What hyper-parameters may be chosen by."""
+        name = self.config.calibration.deployed
+        if name in interpolated:
+            kept = interpolated[name]["held_out"]
+            seen = None if kept is None else SeenStatistics(**kept)
+        else:
+            evidence = self.calibration.available.seen.get("held_out")
+            seen = None if evidence is None else evidence.fine_tuned
+        stage = record.calibrated.get(name)
+        val = predictions.get("val") if self.config.data.held_out else None
+        scores = seen_only_scores(
+            self.partition,
+            None if val is None else (val["logits"], val["target"]),
+            (seen, stage.gamma) if seen and stage and stage.lane == "seen_only" else None,
+            self.calibration.folds.values(),
+        )
+        return {**nullable(scores), **oracle_scores(record.fine_tuned, record.calibrated)}
 
     def _deployed(self, record: RunRecord, source_file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The weights to deploy, γ folded in, and what they are."""

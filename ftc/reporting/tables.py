@@ -1,10 +1,11 @@
-"""The tables a run ends with."""
+"""The tables that runs and sweeps end with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, LANE_TITLES, stage_name
@@ -32,6 +33,40 @@ def results_tables(record: RunRecord) -> Iterator[Table]:
         yield _table(record, lane, rows)
         if any(stage.intervals for stage in rows.values()):
             yield _intervals(rows)
+
+
+def sweep_table(rows: Sequence[Mapping[str, str]], swept: Sequence[str], objective: str | None) -> Table:
+    """A row a job: swept values, how it ended, Y/Y of every stage, AUSUC, and the error of one that failed.
+
+    Args:
+        rows: of ``sweep.csv``, as text.
+        swept: the overrides in which jobs differ.
+        objective: whose best job gets a star; None for none.
+    """
+    table = Table(title="Sweep", caption="Percent. All numbers are in sweep.csv.")
+    stages = [key for key in (rows[0] if rows else ()) if key.endswith("/acc_all")]
+    numbers = {key: f"{stage_name(key.partition('/')[0])}\nY/Y" for key in stages if "oracle_" not in key}
+    numbers["fine_tuned/ausuc"] = COLUMNS["ausuc"]
+    best = None
+    if objective is not None:
+        key = f"selection/{objective}"
+        numbers[key] = objective.replace("_", "\n", 1)
+        best = max((row for row in rows if row.get(key)), key=lambda row: float(row[key]), default=None)
+    numbers = {key: title for key, title in numbers.items() if any(row.get(key) for row in rows)}
+    for name in (*swept, "status"):
+        table.add_column(name.replace(".", ".\n"), no_wrap=True)
+    for title in numbers.values():
+        table.add_column(title, justify="right")
+    failed = any(row["error"] for row in rows)
+    if failed:
+        table.add_column("error", overflow="ellipsis", no_wrap=True, max_width=40)
+    for row in rows:
+        star = " *" if row is best else ""
+        cells = [_percent(float(row[key])) if row.get(key) else "–" for key in numbers]
+        error = [escape(row["error"])] if failed else []
+        style = None if row["status"] == "finished" else "red"
+        table.add_row(*(_value(row[key]) for key in swept), row["status"] + star, *cells, *error, style=style)
+    return table
 
 
 def _table(record: RunRecord, lane: str, rows: Mapping[str, StageRecord]) -> Table:
@@ -77,6 +112,14 @@ def _label(key: str, stage: StageRecord, deployed: str | None = None) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _value(text: str) -> str:
+    """A swept value; of a long number, four digits."""
+    try:
+        return f"{float(text):.4g}" if len(text) > 8 else escape(text)
+    except ValueError:
+        return escape(text)
 
 
 def _range(interval: list[float | None] | None, scale: float) -> str:

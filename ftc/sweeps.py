@@ -1,0 +1,148 @@
+"""A sweep's table, which its jobs write as they end, and what is said when all have (no torch)."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ftc.errors import InputError
+from ftc.files import written_whole
+
+SWEEP_TABLE = "sweep.csv"
+FINISHED = "finished"
+# What a job's row begins with; swept values and scalars follow.
+_HEAD = ("run", "status", "error")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Jobs that share a folder and a table there, ``sweep.csv``.
+
+    Attributes:
+        folder: the sweep's.
+        jobs: by the name of their run folder, the overrides of the jobs known beforehand.
+        objective: the scalar a sweeper asks for, or None.
+    """
+
+    folder: Path
+    jobs: Mapping[str, Sequence[str]]
+    objective: str | None = None
+
+    def begin(self) -> None:
+        """Give every job a row, in order; those that are finished keep theirs."""
+        waiting = {name: first_cells(name, "waiting", overrides) for name, overrides in self.jobs.items()}
+        with _table(self.folder / SWEEP_TABLE) as rows:
+            known = dict(rows)
+            rows.clear()
+            rows |= {**waiting, **known}
+            rows |= {name: waiting[name] for name in waiting if rows[name]["status"] != FINISHED}
+
+    def report(self) -> bool:
+        """Print the table, and a line on stderr for each job that did not finish; whether all did."""
+        # Rich and the rest are wanted at a sweep's end only.
+        from ftc.reporting.tables import console, sweep_table
+
+        rows = read_rows(self.folder / SWEEP_TABLE)
+        swept = swept_keys(rows)
+        out = console()
+        out.print(sweep_table(rows, swept, self.objective))
+        out.print(f"Sweep folder: {self.folder}", soft_wrap=True)
+        failed = [row for row in rows if row["status"] != FINISHED]
+        for row in failed:
+            job = " ".join(f"{key}={row[key]}" for key in swept if row[key]) or row["run"]
+            why = row["error"] or "its process ended without a word; the same command runs it again"
+            print(f"ftc: error: job {job}: {why}", file=sys.stderr)
+        return not failed
+
+
+def leads() -> bool:
+    """Whether this process writes: of several that do one job together, the first."""
+    ranks = (os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ)
+    return int(next(ranks, 0)) == 0
+
+
+@contextmanager
+def job_row(folder: Path, name: str, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Note in the sweep's table how a job ended, as soon as it has; its errors end here.
+
+    The other jobs go on. The trace of an error that is no `InputError` lies beside the table.
+
+    Args:
+        folder: the sweep's.
+        name: of the job's run folder.
+        overrides: the job's, ``key=value``.
+
+    Yields:
+        Where to put the scalars that the table lists.
+    """
+    row: dict[str, Any] = {}
+    status, message = FINISHED, ""
+    trace = folder / f"{name}.error.txt"
+    try:
+        yield row
+    except Exception as error:
+        status, message = "failed", " ".join(str(error).split())
+        if not isinstance(error, InputError):
+            trace.write_text(traceback.format_exc())
+            message = f"{type(error).__name__}: {message} ({trace})"
+    except BaseException as error:
+        status, message = "interrupted", type(error).__name__
+        raise
+    else:
+        trace.unlink(missing_ok=True)
+    finally:
+        if leads():
+            add_row(folder / SWEEP_TABLE, {**first_cells(name, status, overrides, message), **row})
+
+
+def first_cells(name: str, status: str, overrides: Sequence[str], error: str = "") -> dict[str, str]:
+    """The cells a job's row begins with: run, status, error and its overrides."""
+    cells = dict(zip(_HEAD, (name, status, error), strict=True))
+    for override in overrides:
+        key, _, value = override.partition("=")
+        cells[key.lstrip("+~")] = value
+    return cells
+
+
+def swept_keys(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The overrides in which jobs differ; scalars are told by the slash in their names."""
+    keys = [key for key in (rows[0] if rows else ()) if "/" not in key and key not in _HEAD]
+    return [key for key in keys if len({row[key] for row in rows}) > 1]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table; none where there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def add_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a row to a table, in the place of the row of the same run; safe when jobs end at once."""
+    with _table(path) as rows:
+        rows[row["run"]] = row
+
+
+@contextmanager
+def _table(path: Path) -> Iterator[dict[str, Mapping[str, Any]]]:
+    """The rows of a table by run, to be changed; nobody else changes them meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        rows: dict[str, Mapping[str, Any]] = {row["run"]: row for row in read_rows(path)}
+        yield rows
+        fields = list(dict.fromkeys(itertools.chain.from_iterable(rows.values())))
+        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fields, restval="")
+            writer.writeheader()
+            writer.writerows(rows.values())

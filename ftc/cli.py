@@ -201,13 +201,14 @@ def _check_processes(trainer: TrainerConfig, launcher: DictConfig) -> None:
         InputError: how to start them with the sweep.
     """
     started = int(os.environ.get("WORLD_SIZE", 1))
-    basic = launcher._target_.endswith(".BasicLauncher")
-    if started > 1 and not basic:
+    kind = launcher._target_.rpartition(".")[2]
+    if started > 1 and kind != "BasicLauncher":
         raise InputError(
             f"hydra/launcher: {started} processes were started together, which do one job after the other; "
             "leave the launcher out"
         )
-    if started == 1 and not trainer.is_single and launcher.get("tasks_per_node", 1) == 1:
+    by_slurm = kind == "SlurmLauncher" and launcher.tasks_per_node > 1
+    if started == 1 and not trainer.is_single and not by_slurm:
         raise InputError(
             f"trainer.devices={trainer.devices}: a job would start its other processes with the whole sweep; "
             "set trainer.devices=1, or start them together: torchrun --nproc-per-node=2 -m ftc.train -m …, "

@@ -36,8 +36,8 @@ class OptunaSweeper(Sweeper):
         n_trials: jobs in all.
         n_jobs: jobs that are launched together, before any of them has returned.
         seed: of the choices.
-        params: by key, what to search: ``interval(a,b)``, of whole numbers where both ends are, ``tag(log,
-            interval(a,b))``, ``choice(…)`` or ``range(…)``.
+        params: by key, what to search: ``interval(a,b)``, ``int(interval(a,b))``, ``tag(log,interval(a,b))``,
+            ``choice(…)`` or ``range(…)``.
     """
 
     def __init__(self, n_trials: int, n_jobs: int, seed: int, params: DictConfig | None) -> None:

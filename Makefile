@@ -23,7 +23,10 @@ train: $(STAMP)  ## Run the embedded experiment anew: UCI digits to MNIST (furth
 test: $(STAMP)  ## Run the default test suite (further pytest options: ARGS="-k curve")
 	$(BIN)/python -m pytest $(ARGS)
 
-test-all: $(STAMP)  ## Run every test, the slow ones too
+test-all: $(STAMP)  ## Run every test, the slow ones too (Ray is fetched for its own)
+	@$(BIN)/python -c 'import hydra_plugins.hydra_ray_launcher' 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --editable '.[dev,ray]' \
+	  || echo "make: Ray cannot be installed here; its test is skipped" >&2
 	$(BIN)/python -m pytest -m "" $(ARGS)
 
 lint: $(STAMP)  ## Check format, style and types

@@ -76,6 +76,8 @@ def launch(config_name: str, job: Callable[[Any], Mapping[str, Any]]) -> None:
                 row.update(job(typed))
                 return _objective(typed, row)
         except InputError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # it stands for the launcher's: every job was checked before
             fail(str(error))
         return None
 
@@ -84,9 +86,11 @@ def launch(config_name: str, job: Callable[[Any], Mapping[str, Any]]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error))
     except Exception as error:
-        if CheckConfig.sweep is None:
-            raise
-        _end(CheckConfig.sweep, error)
+        if CheckConfig.sweep is not None:
+            _end(CheckConfig.sweep, error)
+        if isinstance(error, InputError):
+            fail(str(error))
+        raise
     if CheckConfig.sweep is not None:
         _end(CheckConfig.sweep)
 
@@ -225,8 +229,10 @@ def _expand(overrides: list[str], grid: bool) -> Iterator[list[str]]:
     choices: dict[str, list[str]] = {}
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element()
-        if not override.is_sweep_override():
+        if override.is_delete():
             choices[key] = [str(override.input_line)]
+        elif not override.is_sweep_override():
+            choices[key] = [f"{key}={override.get_value_element_as_str()}"]
         elif override.is_discrete_sweep():
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         elif grid:

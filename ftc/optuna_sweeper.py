@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -82,7 +82,7 @@ class OptunaSweeper(Sweeper):
             jobs = [[f"{k}={v}" for k, v in {**fixed, **trial.params}.items()] for trial in trials]
             returns.append(self.launcher.launch(jobs, initial_job_idx=start))
             for trial, job in zip(trials, returns[-1], strict=True):
-                value = job.return_value if job.status == JobStatus.COMPLETED else None
+                value = job.return_value
                 if value is None or not math.isfinite(value):
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 else:

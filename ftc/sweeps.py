@@ -60,7 +60,10 @@ class Sweep:
         failed = [row for row in rows if row["status"] != FINISHED]
         for row in failed:
             job = " ".join(f"{key}={row[key]}" for key in swept if row[key]) or row["run"]
-            why = row["error"] or "its process ended without a word; the same command runs it again"
+            why = (
+                row["error"]
+                or "no word from it, its process was lost or is at work; the same command does it again"
+            )
             print(f"ftc: error: job {job}: {why}", file=sys.stderr)
         return not failed
 

@@ -46,6 +46,7 @@ TINY = (
 )
 # Two jobs that end well, and two that do not.
 HALF_WRONG = ("-m", "seed=0,1", "optimizer.name=sgd,nonsense", *TINY)
+LOST = "no word from it, its process was lost or is at work; the same command does it again"
 ROOT = Path(__file__).parents[1]
 
 
@@ -115,9 +116,7 @@ def test_submitit_local_and_the_same_command_again(tmp_path):
     importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="pip install 'ftc[ray]'"
 )
 def test_ray_on_a_cluster_of_its_own(tmp_path):
-    short = tmp_path.relative_to(tmp_path)  # Ray's sockets have short paths
-    result = run_train(tmp_path, *HALF_WRONG, "logger=csv", "hydra/launcher=ray", RAY_TMPDIR=str(short))
-    assert_half_wrong(tmp_path, result)
+    assert_half_wrong(tmp_path, run_train(tmp_path, *HALF_WRONG, "logger=csv", "hydra/launcher=ray"))
 
 
 @pytest.mark.slow
@@ -136,6 +135,22 @@ def test_processes_started_together_do_one_job_after_the_other(tmp_path):
     assert result.stdout.count("Sweep folder: ") == 1
     assert result.stdout.count("Run folder: ") == 2
     assert RunRecord.read(folder / rows[0]["run"]).num_samples == {"seen": 500, "absent": 500, "others": 0}
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_named_and_the_others_finish(tmp_path):
+    killer = "data.readers.test._target_=ftc.data.digits.mnist,tests.test_failures.deadly"
+    command = ("-m", killer, *TINY, "logger=csv", "hydra/launcher=submitit_local")
+    result = run_train(tmp_path, *command, PYTHONPATH=str(ROOT))
+    assert result.returncode == 1
+    folder = sweep_folder(tmp_path)
+    assert [row["status"] for row in read_rows(folder / "sweep.csv")] == ["finished", "waiting"]
+    lost, launcher = (line for line in result.stderr.splitlines() if line.startswith("ftc: error: "))
+    assert lost == f"ftc: error: job data.readers.test._target_=tests.test_failures.deadly: {LOST}"
+    assert launcher.startswith("ftc: error: launcher: ")
+    assert launcher.endswith(f"({folder.relative_to(tmp_path)}/launcher.error.txt)")
+    assert (folder / "launcher.error.txt").read_text().startswith("Traceback")
+    assert "Traceback" not in result.stderr
 
 
 # A cluster that is none: sbatch runs the script's tasks at once, scontrol has them run again.
@@ -355,7 +370,7 @@ def test_the_table_knows_jobs_that_never_came_back(tmp_path, capsys):
     assert "│ 1    │ finished │ 50.0 │" in out
     trace = tmp_path / "run-3.error.txt"
     assert err.splitlines() == [
-        "ftc: error: job seed=0: its process ended without a word; the same command runs it again",
+        f"ftc: error: job seed=0: {LOST}",
         "ftc: error: job seed=2: optimizer.lr=0.1: too large",
         f"ftc: error: job seed=3: KeyError: 'a bug' ({trace})",
     ]

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
@@ -33,7 +35,7 @@ from ftc.objectives import seen_only_scores
 from ftc.optuna_sweeper import OptunaSweeper
 from ftc.results import OBJECTIVES, RunRecord
 from ftc.sweeps import Sweep, add_row, job_row, read_rows
-from tests.conftest import composed, random_logits, run_train
+from tests.conftest import composed, random_logits, readme_blocks, run_train
 from tests.test_train import wandb_records
 
 TINY = (
@@ -334,6 +336,23 @@ def test_optimizers_are_the_papers_six():
         "adagrad": "Adagrad",
         "rmsprop": "RMSprop",
     }
+
+
+def test_the_documented_commands_are_right():
+    lines = "\n".join(readme_blocks("bash", "docs/scaling.md")).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if "ftc.train" in line]
+    sweeps = [c[c.index("ftc.train") + 1 :] for c in commands if "-m" in c[3:] or "sweep=" in " ".join(c)]
+    assert len(sweeps) > 12
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        for overrides in sweeps:
+            given = [o for o in overrides if o != "-m"]
+            plain = [o for o in given if not OverridesParser.create().parse_override(o).is_sweep_override()]
+            whole = compose("train", overrides=plain, return_hydra_config=True)
+            swept = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
+            tasks = [o for o in given if not o.startswith("hydra")]
+            job = compose("train", overrides=next(_expand([*swept, *tasks], grid=False)))
+            if "experiment=office_home" not in given:
+                check(job, TrainConfig)
 
 
 def test_what_a_job_returns_does_not_name_its_folder():

@@ -12,6 +12,8 @@ from typing import Any
 from attrs import frozen
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ftc.config import (
     ClipModelConfig,
@@ -218,9 +220,12 @@ def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **argume
         **config.model_dump(),
         **arguments,
     }
+    if merged["strategy"] == "fsdp":
+        # Lightning's own strategy of this name is the older FSDP, for GPUs only. Checkpoints are one file.
+        merged["strategy"] = ModelParallelStrategy(save_distributed_checkpoint=False)
     try:
         return Trainer(callbacks=list(callbacks), **merged)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
 

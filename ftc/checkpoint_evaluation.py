@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ftc.calibrators import Calibrator, Interpolated, PseudoCrossValidation
 from ftc.config import EvaluateConfig, file_digest
 from ftc.evaluation import Evaluation, calibrated_record, fine_tuned_record
 from ftc.failures import explained
+from ftc.hosts import all_or_none
 from ftc.job import Job, build_calibrators
 from ftc.reporting.tables import console, results_tables
 from ftc.results import FILE_NAME, RunRecord
@@ -47,10 +48,12 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, Any]:
             out.print(f"{name} is left out: {reason}")
         # The checkpoint is loaded over the model's own weights, which only a source model may be made of.
         by_source = isinstance(config.partition, SemanticSplit)
-        with explained(config):
-            evaluation = _Evaluation(config, folder, out, leads, methods, pretrained=by_source)
-            with evaluation.folder.claimed() if leads else nullcontext():
-                record = evaluation.execute()
+        with explained(config), ExitStack() as held:
+            with all_or_none():
+                evaluation = _Evaluation(config, folder, out, leads, methods, pretrained=by_source)
+                if leads:
+                    held.enter_context(evaluation.folder.claimed())
+            record = evaluation.execute()
     for table in results_tables(record):
         out.print(table)
     if finished:
@@ -84,6 +87,7 @@ class _Evaluation(Job[EvaluateConfig]):
             checkpoint=file_digest(self.config.checkpoint),
         )
         self.start_folder()
+        self.check_shared()
         if self.leads:
             self.folder.keep_predictions({"checkpoint": predictions}, record.partition)
             self.folder.keep_figures(record)

@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +41,8 @@ from ftc.node import Node
 from ftc.results import OBJECTIVES
 from ftc.sweeps import Sweep, job_row, leads
 
+# Seconds that the other processes of a host give the first to say what is wrong.
+_TURN = 5.0
 KINDS: dict[str, type[Node]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -96,7 +99,12 @@ def launch(config_name: str, job: Callable[[Any], Mapping[str, Any]]) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    """Print one line a problem on stderr and exit with status 2."""
+    """Print one line a problem on stderr and exit with status 2.
+
+    Of several processes of a host the first speaks for all: it ends the others, or torchrun does.
+    """
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        time.sleep(_TURN)
     for line in message.splitlines():
         print(f"ftc: error: {line}", file=sys.stderr)
     raise SystemExit(2)

@@ -240,6 +240,7 @@ class TrainerConfig(Node):
 
     accelerator: str
     devices: int | str | list[int]
+    num_nodes: PositiveInt
     strategy: str
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     max_epochs: PositiveInt
@@ -307,6 +308,13 @@ class TrainConfig(JobConfig):
             self.data.check_present()
         self.partition.check(self.data.num_classes)
         self._check_objective()
+        whole = {"ema": self.ema, "compile": self.compile, "channels_last": self.channels_last}
+        for key, value in whole.items():
+            if self.trainer.strategy == "fsdp" and value:
+                raise InputError(
+                    f"{key}={value}: needs whole weights in every process, which trainer.strategy=fsdp "
+                    "shares; leave it out, or choose trainer=ddp"
+                )
         if self.data.readers.source is None and not self.has_pretrained_head:
             raise InputError(
                 "data.readers.source=null: without source images the model itself is the source; "

@@ -21,7 +21,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     # torch takes seconds to import; wrong input is answered before.
     from ftc.checkpoint_evaluation import evaluate_checkpoint
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return evaluate_checkpoint(config)
 
 

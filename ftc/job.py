@@ -29,11 +29,13 @@ from ftc.data import PartitionedDataModule, batch_share
 from ftc.errors import InputError
 from ftc.evaluation import Bootstrap, Evaluation
 from ftc.finetune import Checkpointing, SeedSteps, StopWhenDiverged, fit, prepare_source
+from ftc.hosts import all_or_none, check_processes, check_shared
 from ftc.instantiate import make
 from ftc.manifest import SplitManifest
 from ftc.metrics import NearestClassMean
 from ftc.models import Classifier, load_checkpoint, load_weights, pretrained_width
 from ftc.partition import ClassPartition
+from ftc.results import CONFIG_FILE
 from ftc.run_folder import Predictions, RunFolder
 from ftc.splits import SplitContext
 from ftc.versions import versions
@@ -41,7 +43,7 @@ from ftc.versions import versions
 C = TypeVar("C", bound=TrainConfig)
 
 # Where training happens: what is cached does not depend on it.
-PLACE = {"accelerator", "devices", "strategy"}
+PLACE = {"accelerator", "devices", "num_nodes", "strategy"}
 # Where images are read from and how fast: the same.
 _INPUT = {"cache_dir", "num_workers"}
 
@@ -80,8 +82,11 @@ class Job(Generic[C]):
         self.folder = RunFolder(folder)
         self.calibrators = dict(calibrators)
         # Also built without loggers and folder first: the trainer checks devices and its own arguments.
-        processes = build_trainer(config.trainer, [], logger=False, enable_checkpointing=False).world_size
-        batch_share(config.data.batch_size, processes)
+        trainer = build_trainer(config.trainer, [], logger=False, enable_checkpointing=False)
+        check_processes(trainer)
+        batch_share(config.data.batch_size, trainer.world_size)
+        device = trainer.strategy.root_device
+        self._own_device = 1 if device.type == "cpu" else [device.index]
         self.images = build_images(config.data, config.model)
         self._tell_skipped()
         self.classifier = self._build_classifier(pretrained and config.source.checkpoint is None)
@@ -120,9 +125,24 @@ class Job(Generic[C]):
 
     def start_folder(self) -> None:
         """Make the folder, with the configuration and the split's manifest."""
-        if self.leads:
-            self.folder.start(self.config, self.identity())
-            self.folder.keep_split(self.manifest())
+        with all_or_none():
+            if self.leads:
+                self.folder.start(self.config, self.identity())
+                self.folder.keep_split(self.manifest())
+
+    def check_shared(self) -> None:
+        """Refuse hosts that do not see the same folder, or have found other images or weights.
+
+        Raises:
+            InputError: what is not shared.
+        """
+        source = None if self._source_file is None else file_digest(str(self._source_file))
+        facts = {
+            "data.readers": self.images.samples,
+            "source.cache_dir": source,
+            "partition": self.partition.to_dict(),
+        }
+        check_shared(self.folder.path / CONFIG_FILE, facts, self.leads)
 
     def manifest(self) -> SplitManifest:
         """The split, citable."""
@@ -139,7 +159,8 @@ class Job(Generic[C]):
         return [StopWhenDiverged(), SeedSteps(seed), Checkpointing(checkpoint, minutes)]
 
     def progress(self) -> RichProgressBar:
-        return RichProgressBar(leave=False)
+        # A process that trains alone takes itself for the leader.
+        return RichProgressBar(leave=False, refresh_rate=int(self.leads))
 
     def quiet_trainer(self, *callbacks: Callback) -> Trainer:
         """A trainer that neither logs nor saves."""
@@ -151,11 +172,15 @@ class Job(Generic[C]):
         )
 
     def single_trainer(self, *callbacks: Callback, **arguments: Any) -> Trainer:
-        """A trainer for what is cached: in one process, the others take the tensors from the cache."""
+        """A trainer for what is cached: in one process, the others take the tensors from the cache.
+
+        It joins no process group, and runs where this process will be in the run itself.
+        """
         return build_trainer(
             self.config.trainer,
             [self.progress(), *callbacks],
-            devices=1,
+            devices=self._own_device,
+            num_nodes=1,
             strategy="auto",
             logger=False,
             enable_checkpointing=any(isinstance(callback, Checkpointing) for callback in callbacks),
@@ -177,7 +202,7 @@ class Job(Generic[C]):
         if self._source_file is not None:
             load_weights(self._source_file, self.classifier)
             return self._source_file
-        with self.stage("source"):
+        with self.stage("source"), all_or_none():
             source_file, fresh = self._source()
         verb = "cached, loaded" if not fresh else "trained" if self.config.trains_source else "loaded"
         self.out.print(f"Source model {verb} in {self.timing['source']:.1f} s: {source_file}")

@@ -7,7 +7,7 @@ results in is kept, and training keeps checkpoints, so that an interrupted run g
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from ftc.evaluation import calibrated_record, fine_tuned_record
 from ftc.failures import explained
 from ftc.finetune import fit
 from ftc.functional import SeenStatistics, seen_statistics
+from ftc.hosts import all_or_none
 from ftc.job import PLACE, Job, build_calibrators
 from ftc.metrics import FeatureDrift
 from ftc.models import (
@@ -73,10 +74,12 @@ def run_experiment(config: TrainConfig) -> dict[str, Any]:
         _print(out, record, folder)
         out.print("Finished before; nothing was trained. overwrite=true trains again.", style="yellow")
     else:
-        with explained(config):
-            run = _Run(config, folder, out, leads)
-            with run.folder.claimed() if leads else nullcontext():
-                record = run.execute()
+        with explained(config), ExitStack() as held:
+            with all_or_none():
+                run = _Run(config, folder, out, leads)
+                if leads:
+                    held.enter_context(run.folder.claimed())
+            record = run.execute()
         _print(out, record, folder)
     return record.scalars()
 
@@ -97,10 +100,11 @@ class _Run(Job[TrainConfig]):
         self._finished: set[str] = set()
 
     def execute(self) -> RunRecord:
-        resumed = self._resumes()
+        with all_or_none():
+            resumed = self._resumes()
         source_file = self.source_stage()
         if self.plans:
-            with self.stage("folds"):
+            with self.stage("folds"), all_or_none():
                 self.calibration.folds = {plan: self._folds(plan, source_file) for plan in self.plans}
         if resumed:
             self._finished = self.folder.finished_stages()
@@ -108,6 +112,7 @@ class _Run(Job[TrainConfig]):
                 self.folder.go_on()
         else:
             self.start_folder()
+        self.check_shared()
         loggers = [make_logger() for make_logger in self.logger_factories] if self.leads else []
         try:
             trainer = build_trainer(
@@ -142,9 +147,11 @@ class _Run(Job[TrainConfig]):
                 feature_drift=_feature_drift(stages, self.partition),
                 selection=self._selection(record, fine_tuned["predictions"], interpolated),
             )
+            # Sharded weights are gathered, which all processes take part in.
+            deployed = self._deployed(record, source_file)
             if self.leads:
                 self.folder.keep_source(source_file)
-                self.folder.keep_deployed(*self._deployed(record, source_file))
+                self.folder.keep_deployed(*deployed)
                 self.folder.keep_predictions(stages, record.partition)
                 self.folder.keep_epochs(self.calibration.history, record)
         if self.leads:

@@ -21,7 +21,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     # torch takes seconds to import; wrong input is answered before.
     from ftc.run import run_experiment
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return run_experiment(config)
 
 

@@ -10,6 +10,7 @@ import torch
 from attrs import asdict
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
 
 from ftc.calibration.charts import log_charts
@@ -64,7 +65,7 @@ class CalibrationCallback(Callback):
     that compare with the source need it. γ is fitted at every validation epoch; a test epoch uses the γ of
     the last validation, and only oracles look at test labels.
 
-    Not for FSDP: evaluation shards may be of unequal length.
+    Under FSDP ranks need equally many batches: pad evaluation shards, and return what is no padding.
 
     Args:
         partition: seen, absent and other head columns.
@@ -251,6 +252,8 @@ class CalibrationCallback(Callback):
 
     def _collect(self, role: str, outputs: dict[str, Tensor]) -> None:
         logits, target, features = outputs["logits"], outputs["target"], outputs.get("features")
+        if not len(target):
+            return  # nothing but padding
         if role == self._evaluated:
             self._streams["outcomes"].update(logits, target)
             self._streams["scale"].update(logits, target)
@@ -380,11 +383,12 @@ class CalibrationCallback(Callback):
         head = pl_module.get_submodule(self.head)
         if not isinstance(head, nn.Linear):
             raise InputError(f"head={self.head!r}: {type(head).__name__} is not a linear layer")
-        norms = head.weight.detach().float().norm(dim=1)
+        weight, bias = (p.full_tensor() if isinstance(p, DTensor) else p for p in (head.weight, head.bias))
+        norms = weight.detach().float().norm(dim=1)
         result: dict[str, float] = {}
         for name, ids in (("seen", self.partition.seen), ("absent", self.partition.absent)):
             if ids:
                 result[f"head_weight_norm_{name}"] = float(norms[list(ids)].mean())
-                if head.bias is not None:
-                    result[f"head_bias_{name}"] = float(head.bias.detach()[list(ids)].mean())
+                if bias is not None:
+                    result[f"head_bias_{name}"] = float(bias.detach()[list(ids)].mean())
         return result

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -16,7 +17,7 @@ from ftc.data.cache import ImageCache, StoredImages
 from ftc.data.checks import as_is
 from ftc.data.randomness import seed_transforms, undisturbed
 from ftc.data.readers import Reader
-from ftc.data.sampler import Draw, EndlessSampler, ShardSampler, batch_share, positions_per_epoch
+from ftc.data.sampler import PADDING, Draw, EndlessSampler, ShardSampler, batch_share, positions_per_epoch
 from ftc.data.transforms import Preprocessing
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
@@ -25,10 +26,12 @@ from ftc.partition import ClassPartition
 class Batch(TypedDict, total=False):
     """What loaders yield.
 
+    Where processes have to keep step, an evaluation batch may hold an image again, which counts for nothing.
+
     Attributes:
         image: (N, channels, H, W).
         target: int64 (N,), head columns.
-        id: int64 (N,), samples of the reader.
+        id: int64 (N,), samples of the reader; `PADDING` for an image that is there again.
         position: int64 (N,), in the stream; of training batches only.
     """
 
@@ -62,8 +65,10 @@ class ReaderDataset(Dataset[Batch]):
         return len(self.ids)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        ids = self.ids[torch.tensor(indices)]
-        return self._batch(ids, [self.load(i) for i in ids.tolist()])
+        rows = torch.tensor(indices)
+        ids = self.ids[rows]
+        batch = self._batch(ids, [self.load(i) for i in ids.tolist()])
+        return {**batch, "id": ids.where(rows != PADDING, PADDING)}
 
     def _batch(self, ids: Tensor, images: list[Tensor]) -> Batch:
         # In a worker this stacks them in memory that it shares with the main process.
@@ -301,7 +306,8 @@ class PartitionedDataModule(LightningDataModule):
                 f"data.readers.{split} has {len(dataset)} images for {world_size} processes; "
                 "use fewer processes"
             )
-        sampler = ShardSampler(len(dataset), rank, world_size)
+        in_step = self.trainer is not None and isinstance(self.trainer.strategy, ModelParallelStrategy)
+        sampler = ShardSampler(len(dataset), rank, world_size, padded=in_step)
         return BatchLoader(dataset, sampler=sampler, **self._loading(self.eval_batch_size))
 
     def train_dataloader(self) -> StreamLoader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,15 +72,20 @@ class EndlessSampler(Sampler[Draw]):
         return np.random.default_rng((self.seed, round_)).permutation(self.size)
 
 
+PADDING = -1
+
+
 class ShardSampler(Sampler[int]):
     """Every sample exactly once over all ranks, in order; shards differ by one sample at most.
 
-    Safe under DDP, where evaluation forwards do not communicate. Not for FSDP, whose every forward gathers
-    and needs equal batch counts.
+    Safe under DDP, where evaluation forwards do not communicate. Under FSDP every forward gathers weights, so
+    that ranks need equally many batches: ``padded`` shards, which end in `PADDING` where one is short.
     """
 
-    def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(rank, size, world_size)
+    def __init__(self, size: int, rank: int = 0, world_size: int = 1, padded: bool = False) -> None:
+        self.indices: Sequence[int] = range(rank, size, world_size)
+        if padded and len(self.indices) * world_size < size:
+            self.indices = [*self.indices, PADDING]
 
     def __len__(self) -> int:
         return len(self.indices)

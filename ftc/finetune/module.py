@@ -7,19 +7,23 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from ftc.data.datamodule import Batch
+from ftc.data.sampler import PADDING
 from ftc.models import Classifier
 
 
 class FineTuneModule(LightningModule):
     """Naive fine-tuning: cross-entropy over *all* head columns (the paper's setting).
 
-    Evaluation steps return ``logits`` (N, C) and ``features`` (N, D), float32, with ``target`` and ``id``.
+    Evaluation steps return ``logits`` (N, C) and ``features`` (N, D), float32, with ``target`` and ``id``, of
+    the samples that are no padding.
 
     Args:
         classifier: backbone and head.
@@ -69,10 +73,30 @@ class FineTuneModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         features, logits = self.classifier.features_and_logits(batch["image"])
-        return {"logits": logits, "features": features, "target": batch["target"], "id": batch["id"]}
+        outputs = {"logits": logits, "features": features, "target": batch["target"], "id": batch["id"]}
+        if self.classifier.is_sharded:
+            real = batch["id"] != PADDING
+            outputs = {name: value[real] for name, value in outputs.items()}
+        return outputs
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         return self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            self.classifier.shard(init_device_mesh(self.device.type, (self.trainer.world_size,)))
+
+    def on_validation_start(self) -> None:
+        self._share_buffers()
+
+    def on_test_start(self) -> None:
+        self._share_buffers()
+
+    def _share_buffers(self) -> None:
+        """Evaluate with the first process's batch statistics, as DDP does."""
+        if self.classifier.is_sharded:
+            for buffer in self.classifier.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.classifier)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import timm
@@ -12,6 +12,10 @@ import timm.models
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 from ftc.errors import InputError
 
@@ -72,10 +76,29 @@ class Classifier(nn.Module):
             return dict(self._data_config)
         return timm.data.resolve_model_data_config(self.backbone)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process has a share of the weights only."""
+        return isinstance(self.head, FSDPModule)
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Leave this process a share of every weight: FSDP, block by block; done once.
+
+        From then on all processes call `forward`, `timm_state_dict` and `load_timm_state_dict` together.
+
+        Args:
+            mesh: one dimension, the processes that share.
+        """
+        if self.is_sharded:
+            return
+        for module in (*_blocks(self.backbone), self.backbone, self.head):
+            fully_shard(module, mesh=mesh)
+
     def timm_state_dict(self) -> dict[str, Tensor]:
-        """Weights under the names of the plain timm model."""
+        """Weights under the names of the plain timm model; sharded ones whole, on the CPU."""
         head = {f"{self.head_name}.{name}": value for name, value in self.head.state_dict().items()}
-        return {**self.backbone.state_dict(), **head}
+        state = {**self.backbone.state_dict(), **head}
+        return {n: v.full_tensor().cpu() if isinstance(v, DTensor) else v for n, v in state.items()}
 
     def load_timm_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load weights named as in the plain timm model.
@@ -85,8 +108,23 @@ class Classifier(nn.Module):
         """
         prefix = f"{self.head_name}."
         head = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        self.head.load_state_dict(head)
-        self.backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith(prefix)})
+        backbone = {k: v for k, v in state.items() if not k.startswith(prefix)}
+        for module, own in ((self.head, head), (self.backbone, backbone)):
+            if isinstance(module, FSDPModule):
+                module.reshard()  # what the last forward gathered would be stale
+                options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+                set_model_state_dict(module, {**own}, options=options)
+            else:
+                module.load_state_dict(own)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The elements of a network's outermost sequences: residual blocks, transformer layers, stages."""
+    for child in module.children():
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            yield from (block for block in child if any(True for _ in block.parameters()))
+        else:
+            yield from _blocks(child)
 
 
 def create_classifier(

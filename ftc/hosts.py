@@ -1,0 +1,154 @@
+"""The processes that torchrun starts, on one host or several, agree before they train together."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch import Trainer
+from torch.distributed import DistNetworkError, PrefixStore, TCPStore
+
+from ftc.errors import InputError
+
+# Seconds until a process that does not come is given up, and until a file of one host shows on another.
+_PATIENCE = 1800.0
+_FILE_PATIENCE = 60.0
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuse processes that were started for another number of devices or hosts.
+
+    Raises:
+        InputError: what was started, and what to change.
+    """
+    devices, hosts = trainer.num_devices, trainer.num_nodes
+    if TorchElasticEnvironment.detect():
+        started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        if (started, here) != (devices * hosts, devices):
+            raise InputError(
+                f"trainer.devices={devices}, trainer.num_nodes={hosts}: torchrun started {started} "
+                f"processes, {here} of them here; make --nproc-per-node and --nnodes the same"
+            )
+    elif hosts > 1 and isinstance(
+        getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment
+    ):
+        raise InputError(
+            f"trainer.num_nodes={hosts}: start the run with torchrun on every host; docs/scaling.md has the "
+            "commands"
+        )
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """What fails in one process fails in all: nobody goes on to wait for a process that has given up.
+
+    The block may do different things in different processes; it ends when all have come to its end. Only
+    processes of torchrun meet, without joining a process group.
+
+    Raises:
+        InputError: another process's.
+    """
+    company = _company()
+    if company is None:
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        company.fail(error)
+        raise
+    company.meet()
+
+
+def check_shared(path: Path, facts: Mapping[str, Any], leads: bool) -> None:
+    """Refuse hosts that do not work on the same files.
+
+    Args:
+        path: a file that the leading process has written.
+        facts: what every process has to have found equal, JSON types, by the key that says where.
+        leads: whether this is the leading process.
+
+    Raises:
+        InputError: the key whose files are not shared.
+    """
+    company = _company()
+    if company is None:
+        return
+    theirs = company.published(facts if leads else None)
+    with all_or_none():
+        for key, value in facts.items():
+            if json.loads(json.dumps(value)) != theirs[key]:
+                raise InputError(f"{key}: differs between the processes; give all hosts the same files")
+        late = time.monotonic() + _FILE_PATIENCE
+        while not path.is_file():
+            if time.monotonic() > late:
+                raise InputError(
+                    f"run_dir={path.parent}: not every process sees what the first has written there; put "
+                    "output_dir on a file system that all hosts share"
+                )
+            time.sleep(1)
+
+
+class _Company:
+    """The processes of one torchrun, by the key-value store that its agents keep."""
+
+    def __init__(self) -> None:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        self.size = int(os.environ["WORLD_SIZE"])
+        self.store = PrefixStore(
+            f"ftc/{attempt}", TCPStore(host, port, is_master=False, timeout=timedelta(seconds=_PATIENCE))
+        )
+        self._meetings = 0
+
+    def published(self, facts: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What the leading process publishes; the others wait for it.
+
+        Args:
+            facts: the leading process's, None in the others.
+        """
+        key = f"facts/{self._meetings}"
+        if facts is not None:
+            self.store.set(key, json.dumps(facts))
+        return json.loads(self.store.get(key))
+
+    def fail(self, error: Exception) -> None:
+        """Tell the others in one line why this process does not come to the next meeting."""
+        self._meetings += 1
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        self.store.set(f"failed/{self._meetings}", kind + " ".join(str(error).split()))
+
+    def meet(self) -> None:
+        """Wait for the others.
+
+        Raises:
+            InputError: one of them has given up, or does not come.
+        """
+        self._meetings += 1
+        failed = f"failed/{self._meetings}"
+        late = time.monotonic() + _PATIENCE
+        try:
+            self.store.add(f"meeting/{self._meetings}", 1)
+            while self.store.add(f"meeting/{self._meetings}", 0) < self.size:
+                if self.store.check([failed]):
+                    raise InputError(self.store.get(failed).decode())
+                if time.monotonic() > late:
+                    raise InputError(f"a process of another host does not come; waited {_PATIENCE:.0f} s")
+                time.sleep(0.1)
+        except DistNetworkError as error:
+            raise InputError("the first host has ended the run; it says why") from error
+
+
+@cache
+def _company() -> _Company | None:
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    keeps_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return _Company() if TorchElasticEnvironment.detect() and keeps_store and not alone else None

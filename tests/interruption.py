@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ TINY = (
 
 def command_line(folder: str, arguments: tuple[str, ...]) -> None:
     """``python -m ftc.train`` in a folder, what it prints in ``out.txt`` there."""
+    # A session of its own, so that its loaders' processes can be killed with it, as SLURM does.
+    os.setsid()
     os.chdir(folder)
     os.environ["WANDB_MODE"] = "offline"
     out = os.open("out.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -85,6 +88,7 @@ class Interrupted:
             assert time.monotonic() < until, f"the moment never came\n{self.printed()}"
         os.kill(process.pid, number)
         process.join()
+        self.clear(process.pid)
         return process.exitcode
 
     def kill_after(self, seconds: float) -> bool:
@@ -96,7 +100,14 @@ class Interrupted:
             return False
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        self.clear(process.pid)
         return True
+
+    @staticmethod
+    def clear(session: int) -> None:
+        """Kill what is left of a process's own."""
+        with suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
 
     def printed(self) -> str:
         return (self.folder / "out.txt").read_text()

@@ -116,8 +116,8 @@ def test_every_wandb_folder_of_an_interrupted_run_is_of_one_run(whole, home):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("data.num_workers=2", "calibration.use=[alg]", "ema=0.9")],
-    ids=["every-stage", "loaders-of-two-processes"],
+    [(), ("data.num_workers=1", "calibration.use=[alg]", "ema=0.9")],
+    ids=["every-stage", "loaders-of-their-own"],
 )
 def test_a_run_killed_at_twenty_random_moments(home, overrides, request):
     place, arguments = home / request.node.callspec.id, (*TINY, *overrides)

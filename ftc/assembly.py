@@ -15,15 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ftc.config import (
-    ClipModelConfig,
-    DataConfig,
-    OptimizerConfig,
-    SchedulerConfig,
-    TimmModelConfig,
-    TrainConfig,
-    TrainerConfig,
-)
+from ftc.config import OptimizerConfig, SchedulerConfig, TrainConfig, TrainerConfig
 from ftc.data import (
     ImageCache,
     PartitionedDataModule,
@@ -36,6 +28,7 @@ from ftc.data import (
 from ftc.data.readers import sample_name
 from ftc.errors import InputError
 from ftc.finetune import FineTuneModule, WholeCheckpointIO, build_optimizer, build_scheduler
+from ftc.input_config import ClipModelConfig, DataConfig, TimmModelConfig
 from ftc.instantiate import make
 from ftc.manifest import digest_samples
 from ftc.models import Classifier, create_classifier, create_clip_classifier, label_names

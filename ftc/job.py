@@ -24,12 +24,13 @@ from ftc.assembly import (
 )
 from ftc.calibration import CalibrationCallback, PredictionRecorder
 from ftc.calibrators import Calibrator
-from ftc.config import TimmModelConfig, TrainConfig, file_digest
+from ftc.config import TrainConfig, file_digest
 from ftc.data import PartitionedDataModule, batch_share
 from ftc.errors import InputError
 from ftc.evaluation import Bootstrap, Evaluation
 from ftc.finetune import Checkpointing, SeedSteps, StopWhenDiverged, fit, prepare_source
 from ftc.hosts import all_or_none, check_processes, check_shared
+from ftc.input_config import TimmModelConfig
 from ftc.instantiate import make
 from ftc.manifest import SplitManifest
 from ftc.metrics import NearestClassMean

@@ -20,24 +20,23 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor
 
-from ftc.assembly import build_datamodule, build_module, build_trainer, logger_factories
+from ftc.assembly import build_trainer, logger_factories
 from ftc.calibration import PredictionRecorder
-from ftc.calibrators import Fold, FoldEvidence, FoldPlan, Interpolated, PseudoCrossValidation
+from ftc.calibrators import FoldEvidence, Interpolated, PseudoCrossValidation
 from ftc.config import TrainConfig
 from ftc.errors import InputError
 from ftc.evaluation import calibrated_record, fine_tuned_record
 from ftc.failures import explained
 from ftc.finetune import fit
+from ftc.folds import fold_evidence, train_or_find_fold
 from ftc.functional import SeenStatistics, seen_statistics
 from ftc.hosts import all_or_none
-from ftc.job import PLACE, Job, build_calibrators
+from ftc.job import Job, build_calibrators
 from ftc.metrics import FeatureDrift
 from ftc.models import (
-    cached_tensors,
     fold_gamma,
     interpolate_weights,
     load_tensors,
-    load_weights,
 )
 from ftc.objectives import oracle_scores, seen_only_scores
 from ftc.partition import ClassPartition
@@ -45,9 +44,6 @@ from ftc.reporting.tables import console, results_tables
 from ftc.results import FILE_NAME, RunRecord, StageRecord, nullable
 from ftc.run_folder import Predictions
 from ftc.versions import versions
-
-# The splits that folds of pseudo cross-validation are trained and evaluated on.
-FITTED = {"train", "val"}
 
 
 def run_experiment(config: TrainConfig) -> dict[str, Any]:
@@ -105,7 +101,7 @@ class _Run(Job[TrainConfig]):
         source_file = self.source_stage()
         if self.plans:
             with self.stage("folds"), all_or_none():
-                self.calibration.folds = {plan: self._folds(plan, source_file) for plan in self.plans}
+                self.calibration.folds = {plan: fold_evidence(self, plan, source_file) for plan in self.plans}
         if resumed:
             self._finished = self.folder.finished_stages()
             if self.leads:
@@ -215,74 +211,13 @@ class _Run(Job[TrainConfig]):
         result = {}
         for name, plan in plans.items():
             if fold < plan.folds:
-                trained = self._fold(plan, fold, source_file)
+                trained = train_or_find_fold(self, plan, fold, source_file)
                 evidence = FoldEvidence("one fold", (trained,))
                 gamma = self.calibrators[name].estimate(evidence).gamma
                 seen = " ".join(map(str, trained.partition.seen))
                 self.out.print(f"Fold {fold} of {name}: pseudo-seen classes {seen}, γ {gamma:.2f}")
                 result[f"{name}/gamma_fold_{fold}"] = gamma
         return result
-
-    def _folds(self, plan: FoldPlan, source_file: Path) -> FoldEvidence:
-        folds = tuple(self._fold(plan, k, source_file) for k in range(plan.folds))
-        return FoldEvidence(f"seen train, seen val, {plan.folds} fine-tunes more", folds)
-
-    def _fold(self, plan: FoldPlan, k: int, source_file: Path) -> Fold:
-        """A fold of pseudo cross-validation: from the cache, or fine-tuned as the run itself will be."""
-        config = self.config
-        pseudo_seen = plan.draw(self.partition)[k]
-        seed = plan.seed + k
-        epochs = plan.epochs(config.trainer.max_epochs)
-        identity = {
-            "source": source_file.stem,
-            "partition": self.partition.to_dict(),
-            "pseudo_seen": pseudo_seen,
-            "seed": seed,
-            "data": config.data.model_dump(
-                exclude={"readers", "gallery", "eval_batch_size", "num_workers", "cache_dir"}
-            ),
-            "readers": config.data.readers.model_dump(include=FITTED),
-            "samples": {split: digest for split, digest in self.images.samples.items() if split in FITTED},
-            "optimizer": config.optimizer.model_dump(),
-            "scheduler": config.scheduler.model_dump(),
-            "trainer": {**config.trainer.model_dump(exclude=PLACE), "max_epochs": epochs},
-            "execution": config.execution(),
-            "ema": config.ema,
-        }
-
-        def train(checkpoint: Path) -> dict[str, Tensor]:
-            pseudo_absent = [c for c in self.partition.seen if c not in pseudo_seen]
-            partition = ClassPartition(self.partition.num_classes, pseudo_seen, pseudo_absent)
-            data = build_datamodule(config.data, self.images, self.classifier, partition, seed)
-            seed_everything(seed, workers=True, verbose=False)
-            module = build_module(
-                self.classifier, config.optimizer, config.scheduler, without=self.partition.absent
-            )
-            recorder = PredictionRecorder(("val",))
-            trainer = self.single_trainer(recorder)
-            held_out = self.data.held_out_dataloader()
-            trainer.validate(module, held_out, verbose=False)
-            source = recorder.latest["val"]
-            callbacks = (*self.training(seed, checkpoint), *self.averaging())
-            fit(self.single_trainer(*callbacks, max_epochs=epochs, limit_val_batches=0), module, data)
-            trainer.validate(module, held_out, verbose=False)
-            fine_tuned = recorder.latest["val"]
-            return {
-                "logits": fine_tuned["logits"],
-                "source_logits": source["logits"],
-                "target": fine_tuned["target"],
-            }
-
-        path, trained = cached_tensors(identity, Path(config.calibration.cache_dir), train)
-        if trained:
-            load_weights(source_file, self.classifier)
-        tensors = load_tensors(path)
-        try:
-            return Fold.from_logits(
-                tensors["logits"], tensors["source_logits"], tensors["target"], self.partition, pseudo_seen
-            )
-        except InputError as error:
-            raise InputError(f"fold {k} of pseudo cross-validation: {error}") from error
 
     def _interpolation(self, name: str, source_file: Path) -> dict[str, Any]:
         """Evaluate the interpolated weights as a model of their own, and bring the fine-tuned ones back."""

@@ -32,6 +32,10 @@ DATA = (
 FORBIDDEN = {
     "partition.py": {"torch", "numpy", "torchmetrics", "timm", *UPPER},
     "config.py": {"torch", "numpy", "torchmetrics", "timm", "lightning", "hydra", "wandb"},
+    "input_config.py": {"torch", "numpy", "torchmetrics", "timm", "lightning", "hydra", "wandb"},
+    "sweeps.py": {"torch", "numpy", "torchmetrics", "timm", "lightning", "wandb"},
+    "optuna_sweeper.py": {"torch", "numpy", "torchmetrics", "timm", "lightning", "wandb"},
+    "objectives.py": {"timm", "torchvision", *UPPER},
     "check.py": {"torch", "numpy", "torchmetrics", "timm", "lightning", "hydra", "wandb"},
     "cli.py": {"torch", "numpy", "torchmetrics", "timm", "lightning", "wandb"},
     "node.py": {"torch", "numpy", "torchmetrics", "timm", *UPPER},

@@ -154,9 +154,8 @@ class TrainerConfig(Node):
     @property
     def is_single(self) -> bool:
         """Whether one process does the training, as far as the configuration can tell."""
-        nodes = (self.model_extra or {}).get("num_nodes", 1)
         one = self.devices in (1, "1") or (isinstance(self.devices, list) and len(self.devices) == 1)
-        return one and nodes == 1
+        return one and self.num_nodes == 1
 
 
 class JobConfig(Node, ABC):

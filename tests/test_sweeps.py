@@ -280,7 +280,7 @@ def test_processes_of_a_job_are_started_with_the_sweep(monkeypatch):
     )
     assert not two.is_single
     assert composed(TrainConfig, "train", "trainer=ddp", "trainer.devices=[1]").trainer.is_single
-    assert not composed(TrainConfig, "train", "+trainer.num_nodes=2").trainer.is_single
+    assert not composed(TrainConfig, "train", "trainer.num_nodes=2").trainer.is_single
     basic, slurm, local, many = (
         OmegaConf.create(node)
         for node in (

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 
 import pytest
 import timm
@@ -29,6 +30,20 @@ pytestmark = pytest.mark.slow
 CLASSES = 65
 # Dense bfloat16 peaks in FLOP/s, from the makers' data sheets.
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+
+
+class Repeated:
+    """A loader of one batch, so many times."""
+
+    def __init__(self, batch: dict[str, torch.Tensor], times: int) -> None:
+        self.batch = batch
+        self.times = times
+
+    def __len__(self) -> int:
+        return self.times
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return repeat(self.batch, self.times)
 
 
 @dataclass(frozen=True)
@@ -57,12 +72,12 @@ class Setting:
             classifier.backbone.compile()
         return classifier
 
-    def batches(self) -> list[dict[str, torch.Tensor]]:
+    def batches(self) -> Repeated:
         """The same random batch again and again, where the model is."""
         generator = torch.Generator().manual_seed(0)
         image = torch.randn(self.batch, 3, self.size, self.size, generator=generator).to(self.device)
         target = torch.randint(0, CLASSES, (self.batch,), generator=generator).to(self.device)
-        return [{"image": image, "target": target}] * (self.warm_up + self.steps)
+        return Repeated({"image": image, "target": target}, self.warm_up + self.steps)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +177,7 @@ def peak_share(setting: Setting, images: float) -> str:
     peak = next((v for name, v in PEAKS.items() if name in torch.cuda.get_device_name()), None)
     if peak is None:
         return "unknown"
-    model, image = setting.classifier(), setting.batches()[0]["image"][:1].repeat(2, 1, 1, 1)
+    model, image = setting.classifier(), setting.batches().batch["image"][:2]
     with FlopCounterMode(display=False) as counter:
         model(image).sum().backward()
     return f"{images * counter.get_total_flops() / 2 / peak:.1%}"

@@ -177,6 +177,7 @@ def test_processes_that_share_weights_train_as_those_with_whole_ones(tmp_path):
     )
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.gpu
 def test_gpus_that_share_weights_train_as_those_with_whole_ones(tmp_path):
     for name in ("ddp", "fsdp"):

@@ -26,6 +26,7 @@ from ftc.finetune import Checkpointing, SeedSteps, StopWhenDiverged, build_optim
 from ftc.models import Classifier, create_classifier
 
 pytestmark = pytest.mark.slow
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 CLASSES = 65
 # Dense bfloat16 peaks in FLOP/s, from the makers' data sheets.
@@ -197,6 +198,7 @@ def test_training_on_the_cpu(report, tmp_path):
     assert fast / baseline > 0.9
 
 
+@needs_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("batch", [64, 256])
 def test_training_on_a_gpu(report, tmp_path, batch):
@@ -216,6 +218,7 @@ def test_training_on_a_gpu(report, tmp_path, batch):
     assert fast / baseline > 0.9
 
 
+@needs_gpu
 @pytest.mark.gpu
 def test_training_from_cached_images_on_a_gpu(report, tmp_path):
     from torchvision.transforms import v2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -68,12 +68,13 @@ def all_or_none() -> Iterator[None]:
     company.meet()
 
 
-def check_shared(path: Path, facts: Mapping[str, Any], leads: bool) -> None:
+def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leads: bool) -> None:
     """Refuse hosts that do not work on the same files.
 
     Args:
         path: a file that the leading process has written.
-        facts: what every process has to have found equal, JSON types, by the key that says where.
+        facts: what every process has to have found equal, JSON types, by the key that says where; asked for
+            only where there are several processes.
         leads: whether this is the leading process.
 
     Raises:
@@ -82,10 +83,11 @@ def check_shared(path: Path, facts: Mapping[str, Any], leads: bool) -> None:
     company = _company()
     if company is None:
         return
-    theirs = company.published(facts if leads else None)
+    ours = json.loads(json.dumps(facts()))
+    theirs = company.published(ours if leads else None)
     with all_or_none():
-        for key, value in facts.items():
-            if json.loads(json.dumps(value)) != theirs[key]:
+        for key, value in ours.items():
+            if value != theirs[key]:
                 raise InputError(f"{key}: differs between the processes; give all hosts the same files")
         late = time.monotonic() + _FILE_PATIENCE
         while not path.is_file():

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -119,6 +120,7 @@ class Job(Generic[C]):
         yield
         self.timing[name] = time.perf_counter() - start
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same computation; JSON types."""
         content = {"content": self.config.content(), "versions": versions(), "samples": self.images.samples}
@@ -128,7 +130,7 @@ class Job(Generic[C]):
         """Make the folder, with the configuration and the split's manifest."""
         with all_or_none():
             if self.leads:
-                self.folder.start(self.config, self.identity())
+                self.folder.start(self.config, self.identity)
                 self.folder.keep_split(self.manifest())
 
     def check_shared(self) -> None:
@@ -137,13 +139,15 @@ class Job(Generic[C]):
         Raises:
             InputError: what is not shared.
         """
+        check_shared(self.folder.path / CONFIG_FILE, self._facts, self.leads)
+
+    def _facts(self) -> dict[str, Any]:
         source = None if self._source_file is None else file_digest(str(self._source_file))
-        facts = {
+        return {
             "data.readers": self.images.samples,
             "source.cache_dir": source,
             "partition": self.partition.to_dict(),
         }
-        check_shared(self.folder.path / CONFIG_FILE, facts, self.leads)
 
     def manifest(self) -> SplitManifest:
         """The split, citable."""

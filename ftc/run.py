@@ -160,7 +160,7 @@ class _Run(Job[TrainConfig]):
         Raises:
             InputError: it is of another configuration.
         """
-        begun, identity = self.folder.begun(), self.identity()
+        begun, identity = self.folder.begun(), self.identity
         if begun is None or self.config.overwrite or self.config.resume == "never":
             return False
         if begun["content"] != identity["content"]:

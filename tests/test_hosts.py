@@ -243,7 +243,7 @@ def test_processes_with_other_files_are_refused(together, tmp_path, monkeypatch)
     there.write_text("name: x\n")
 
     def sees(path: Path, facts: dict[str, Any], leads: bool = False) -> Callable[[], None]:
-        return lambda: hosts.check_shared(path, facts, leads)
+        return lambda: hosts.check_shared(path, lambda: facts, leads)
 
     facts = {"source.cache_dir": "a", "partition": {"seen": (0, 1)}}
     assert together(sees(there, facts, True), sees(there, facts)) == [None, None]

@@ -14,14 +14,7 @@ from torchvision.transforms import v2
 from ftc import PartitionedDataModule
 from ftc.data import Preprocessing
 from ftc.data.randomness import mixed, seed_transforms, undisturbed
-
-CONFIG = {
-    "input_size": (1, 8, 8),
-    "mean": (0.5,),
-    "std": (0.5,),
-    "crop_pct": 1.0,
-    "interpolation": "bilinear",
-}
+from tests.data.test_data import CONFIG
 
 
 class Noise:

@@ -39,7 +39,7 @@ format: $(STAMP)  ## Rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)  ## Measure speed against baselines in the same run
-	$(BIN)/python -m pytest -n 0 -q -s tests/benchmarks -m "" $(ARGS)
+	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)
 
 clean:  ## Remove the environment, caches and run folders
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

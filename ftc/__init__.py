@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "ClassPartition": "ftc.partition",
-    "CalibrationCallback": "ftc.calibration",
+    "ClassPartition": "ftc.partition.class_partition",
+    "CalibrationCallback": "ftc.callbacks",
     "Classifier": "ftc.models",
     "FineTuneModule": "ftc.finetune",
     "InputError": "ftc.errors",
@@ -28,7 +28,7 @@ __all__ = [  # noqa: RUF022 - the order of _EXPORTS
 ]
 
 if TYPE_CHECKING:
-    from ftc.calibration import CalibrationCallback
+    from ftc.callbacks import CalibrationCallback
     from ftc.data import PartitionedDataModule
     from ftc.errors import InputError
     from ftc.finetune import FineTuneModule

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ftc.cli import launch
-from ftc.config import CalibrateConfig
+from ftc.cli.launch import launch
+from ftc.config.commands import CalibrateConfig
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def calibrate(config: CalibrateConfig) -> dict[str, Any]:
     """Run one job and print its table; returns the scalars for a sweep's table."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # torch takes seconds to import; wrong input is answered before.
-    from ftc.saved_logits import run_calibration
+    from ftc.evaluation.saved_logits import run_calibration
 
     return run_calibration(config)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftc.cli import launch
-from ftc.config import CompareConfig
+from ftc.cli.launch import launch
+from ftc.config.commands import CompareConfig
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Print the report."""
     # torch takes seconds to import; wrong input is answered before.
-    from ftc.comparison import compare as sections
+    from ftc.runs.compare import compare as sections
 
     for section in sections(config):
         print(section)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from ftc.benchmarks import (
+from ftc.benchmarks.catalogue import (
     BENCHMARKS,
     LISTS,
     MANIFEST,
@@ -27,10 +27,17 @@ from ftc.benchmarks import (
     find,
     read_table,
 )
-from ftc.cli import fail
+from ftc.benchmarks.hub_tables import (
+    IMAGE_FILES,
+    Images,
+    find_tables,
+    images_of_tables,
+    open_table,
+    spaceless,
+)
+from ftc.benchmarks.lists import Lists, check_listed, official_lists, own_lists
+from ftc.cli.launch import fail
 from ftc.errors import InputError
-from ftc.hub_tables import IMAGE_FILES, Images, find_tables, images_of_tables, open_table, spaceless
-from ftc.split_lists import Lists, check_listed, official_lists, own_lists
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _WNID = re.compile(r"n\d{8}")
@@ -94,7 +101,7 @@ def prepare(
     with their original bytes.
 
     Args:
-        name: key of `ftc.benchmarks.BENCHMARKS`.
+        name: key of `ftc.benchmarks.catalogue.BENCHMARKS`.
         to: data root.
         source: original folder or archive; None downloads from the hub.
         lists: clone of the paper's released repository that holds the official lists; None draws our own.

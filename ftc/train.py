@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ftc.cli import launch
-from ftc.config import TrainConfig
+from ftc.cli.launch import launch
+from ftc.config.commands import TrainConfig
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     # Matplotlib talks while it is imported; Lightning sets its own level then.
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # torch takes seconds to import; wrong input is answered before.
-    from ftc.run import run_experiment
+    from ftc.runs.train import run_experiment
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

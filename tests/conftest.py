@@ -17,10 +17,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from ftc import ClassPartition
-from ftc.check import check
-from ftc.cli import conf_dir
+from ftc.cli.launch import conf_dir
+from ftc.config.check import check
+from ftc.config.node import Node
 from ftc.data import ArrayReader
-from ftc.node import Node
 
 N = TypeVar("N", bound=Node)
 Command = Callable[..., subprocess.CompletedProcess]

@@ -2,8 +2,8 @@
 
 import wandb  # noqa: F401
 
-import ftc.run  # noqa: F401
-from ftc.data.digits import mnist, uci_digits
+import ftc.runs.train  # noqa: F401
+from ftc.benchmarks.digits import mnist, uci_digits
 
 mnist("test")
 uci_digits()

@@ -13,9 +13,9 @@ from torch import Generator, Tensor
 
 from ftc.errors import InputError
 from ftc.functional.gamma import non_target_gap
+from ftc.functional.mixture import PoolStatistics, pool_statistics
 from ftc.functional.outcomes import Outcomes, as_logits, reduce_logits
-from ftc.functional.pool import PoolStatistics, pool_statistics
-from ftc.functional.seen import SeenStatistics, seen_statistics
+from ftc.functional.statistics import SeenStatistics, seen_statistics
 from ftc.partition import ClassPartition
 
 

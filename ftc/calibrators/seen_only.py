@@ -10,7 +10,7 @@ from ftc.calibrators.base import Calibration, Calibrator, SeenData
 from ftc.calibrators.evidence import Evidence, NoEvidence, OracleEvidence, SeenEvidence
 from ftc.errors import InputError
 from ftc.functional.gamma import check_gap, matching_quantile
-from ftc.functional.seen import SeenStatistics
+from ftc.functional.statistics import SeenStatistics
 from ftc.partition import ClassPartition
 
 

@@ -8,7 +8,7 @@ from ftc.calibrators.base import Calibration, Calibrator
 from ftc.calibrators.evidence import SeenEvidence, UnlabelledEvidence
 from ftc.errors import InputError
 from ftc.functional.gamma import matching_quantile
-from ftc.functional.pool import absent_posterior, absent_share, expected_best_gamma, mixture_gamma
+from ftc.functional.mixture import absent_posterior, absent_share, expected_best_gamma, mixture_gamma
 
 Prior = float | Literal["estimate"] | None
 
@@ -48,7 +48,7 @@ class PriorMatching(_OnPool):
 
     Args:
         prior: π, the share of absent-class images in the pool; None: |U| / (|S| + |U|); ``estimate``: from
-            held-out seen samples, see `ftc.functional.pool.absent_share`.
+            held-out seen samples, see `ftc.functional.mixture.absent_share`.
 
     Raises:
         InputError: π outside [0, 1].

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from ftc.data.batched import Batched, apply, batched
+from ftc.data.batch_transforms import Batched, apply, batched
 from ftc.errors import InputError
 
 # Raised whenever the same image is to be stored with other pixels.

@@ -38,7 +38,7 @@ from ftc.functional import (
     pool_statistics,
 )
 from ftc.functional.gamma import non_target_gap
-from ftc.functional.seen import keep_seen
+from ftc.functional.statistics import keep_seen
 from tests.conftest import random_logits
 
 

@@ -32,7 +32,7 @@ from ftc.calibrators import (
     UnlabelledEvidence,
     fit_all,
 )
-from ftc.functional.seen import keep_seen
+from ftc.functional.statistics import keep_seen
 from tests.conftest import random_logits
 
 PARTITION = ClassPartition(9, seen=[0, 2, 4, 6], absent=[1, 5, 7, 8])

@@ -10,7 +10,7 @@ import torch
 from ftc import ClassPartition, InputError
 from ftc.calibrators import Fold, FoldEvidence, FoldPlan, PseudoCrossValidation, bootstrap_gamma
 from ftc.functional import seen_absent_curve
-from ftc.functional.seen import keep_seen
+from ftc.functional.statistics import keep_seen
 from tests.conftest import random_logits
 from tests.functional.test_curve import brute_accuracy
 

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from ftc import PartitionedDataModule
-from ftc.data import ArrayReader, ClassFolders, ImageCache, Preprocessing, batched, cache, checks
+from ftc.data import ArrayReader, ClassFolders, ImageCache, Preprocessing, batch_transforms, cache, checks
 from ftc.data.decode import UnreadableImage
 
 SQUASH = {
@@ -318,38 +318,38 @@ def test_batched_colours_are_torchvisions(name, values, channels):
     # Grey, saturated and tied pixels.
     images[:, :, 0] = 0.5
     images[:, :, 1] = torch.randint(0, 2, (3, channels, 11), generator=generator).float()
-    ours = getattr(batched, f"adjust_{name}")(255 * images, amounts(*values)) / 255
+    ours = getattr(batch_transforms, f"adjust_{name}")(255 * images, amounts(*values)) / 255
     theirs = [getattr(F, f"adjust_{name}")(image, value) for image, value in zip(images, values, strict=True)]
     torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-5, rtol=0)
 
 
 def test_batched_grey_and_flip_are_torchvisions():
     images = torch.rand(4, 3, 5, 6)
-    grey = batched.batched(v2.RandomGrayscale(1.0))(images.clone())
+    grey = batch_transforms.batched(v2.RandomGrayscale(1.0))(images.clone())
     torch.testing.assert_close(grey, F.rgb_to_grayscale(images, 3))
-    assert torch.equal(batched.batched(v2.RandomHorizontalFlip(1.0))(images), images.flip(-1))
+    assert torch.equal(batch_transforms.batched(v2.RandomHorizontalFlip(1.0))(images), images.flip(-1))
     for never in (v2.RandomGrayscale(0.0), v2.RandomHorizontalFlip(0.0)):
-        assert torch.equal(batched.batched(never)(images.clone()), images)
-    assert batched.batched(v2.RandomAffine(10)) is None
+        assert torch.equal(batch_transforms.batched(never)(images.clone()), images)
+    assert batch_transforms.batched(v2.RandomAffine(10)) is None
 
 
 def test_every_image_of_a_batch_draws_its_own():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8).expand(64, -1, -1, -1)
-    steps = [batched.batched(t) for t in AUGMENTATION[1:]]
-    out = batched.apply(steps, images)
+    steps = [batch_transforms.batched(t) for t in AUGMENTATION[1:]]
+    out = batch_transforms.apply(steps, images)
     assert out.dtype == torch.uint8
     assert len(out.flatten(1).unique(dim=0)) == 64
     is_grey = (out == out[:, :1]).flatten(1).all(1)
     assert 1 <= is_grey.sum() <= 15
-    flipped = batched.apply([batched.HorizontalFlip(0.5)], images)
+    flipped = batch_transforms.apply([batch_transforms.HorizontalFlip(0.5)], images)
     assert 20 <= (flipped == images.flip(-1)).flatten(1).all(1).sum() <= 44
 
 
 def test_jitter_draws_from_the_ranges():
     torch.manual_seed(0)
     images = torch.full((1000, 3, 1, 1), 100.0)
-    factors = batched.ColorJitter((0.7, 1.3), None, None, None)(images)[:, 0, 0, 0] / 100
+    factors = batch_transforms.ColorJitter((0.7, 1.3), None, None, None)(images)[:, 0, 0, 0] / 100
     assert factors.min() >= 0.7 - 1e-6
     assert factors.max() <= 1.3 + 1e-6
     assert factors.mean() == pytest.approx(1, abs=0.02)

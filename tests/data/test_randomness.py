@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from ftc import PartitionedDataModule
 from ftc.data import Preprocessing
 from ftc.data.randomness import mixed, seed_transforms, undisturbed
-from tests.data.test_data import CONFIG
+from tests.data.test_datamodule import CONFIG
 
 
 class Noise:

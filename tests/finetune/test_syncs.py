@@ -9,8 +9,9 @@ from lightning.pytorch import Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ftc import CalibrationCallback, FineTuneModule, PartitionedDataModule
+from ftc.callbacks import Checkpointing, SeedSteps, StopWhenDiverged
 from ftc.data import Preprocessing
-from ftc.finetune import Checkpointing, SeedSteps, StopWhenDiverged, build_optimizer, build_scheduler
+from ftc.finetune import build_optimizer, build_scheduler
 from ftc.models import create_classifier
 
 KWARGS = {"in_chans": 1, "pretrained_cfg_overlay": {"input_size": [1, 32, 32], "mean": [0.5], "std": [0.5]}}

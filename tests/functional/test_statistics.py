@@ -22,7 +22,7 @@ from ftc.functional import (
     pool_statistics,
     seen_statistics,
 )
-from ftc.functional.seen import keep_seen
+from ftc.functional.statistics import keep_seen
 from tests.conftest import random_logits
 
 

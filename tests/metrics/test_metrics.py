@@ -19,7 +19,7 @@ from ftc.functional import (
     seen_statistics,
 )
 from ftc.functional.gamma import non_target_gap
-from ftc.functional.seen import keep_seen
+from ftc.functional.statistics import keep_seen
 from ftc.metrics import (
     EvaluatedGapStream,
     FeatureDrift,

@@ -1,0 +1,1 @@
+"""From the checked configuration to objects: data, model, calibrators, loggers, trainers."""

@@ -1,0 +1,17 @@
+"""Lightning callbacks: calibration at every validation, recorded outputs, checkpoints, seeds, divergence."""
+
+from ftc.callbacks.calibration import CalibrationCallback
+from ftc.callbacks.checkpointing import Checkpointing, WholeCheckpointIO, fit
+from ftc.callbacks.divergence import StopWhenDiverged
+from ftc.callbacks.recorder import PredictionRecorder
+from ftc.callbacks.seeding import SeedSteps
+
+__all__ = [
+    "CalibrationCallback",
+    "Checkpointing",
+    "PredictionRecorder",
+    "SeedSteps",
+    "StopWhenDiverged",
+    "WholeCheckpointIO",
+    "fit",
+]

@@ -1,0 +1,125 @@
+"""The configuration of images and model, as types (no torch)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+
+from ftc.benchmarks.catalogue import check_present
+from ftc.config.node import Node
+from ftc.errors import InputError
+
+# Names of head columns that need no file, see `ftc.data.columns`.
+_NAMED = ("imagenet-1k", "model")
+
+
+def _has_target(node: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(node.get("_target_"), str):
+        raise ValueError("needs a _target_, the dotted name of what to build")
+    return node
+
+
+Target = Annotated[dict[str, Any], AfterValidator(_has_target)]
+
+
+class ReadersConfig(Node):
+    source: Target | None
+    train: Target
+    val: Target | None
+    test: Target
+    pool: Target | None
+
+
+class DataConfig(Node):
+    # Further keys are parameters that readers refer to: root, source, target, task and their like.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    benchmark: str | None = None
+    num_classes: PositiveInt | None
+    columns: str | None
+    unmapped: Literal["error", "skip"]
+    on_error: Literal["error", "skip"]
+    readers: ReadersConfig
+    holdout: Annotated[float, Field(ge=0, lt=1)]
+    augmentation: list[Target]
+    source_augmentation: list[Target]
+    batch_size: PositiveInt
+    eval_batch_size: PositiveInt
+    iterations_per_epoch: PositiveInt | None
+    num_workers: NonNegativeInt
+    gallery: bool
+    cache: bool
+    cache_dir: str | None
+
+    @model_validator(mode="after")
+    def _one_source_of_held_out_data(self) -> DataConfig:
+        if self.readers.val is not None and self.holdout:
+            raise InputError(
+                f"data.holdout={self.holdout:g}: goes with data.readers.val=null; a validation split is held "
+                "out already"
+            )
+        if self.columns_file is not None and not Path(self.columns_file).is_file():
+            raise InputError(
+                f"data.columns={self.columns}: no such file; give null, {', '.join(_NAMED)} or a file"
+            )
+        return self
+
+    @property
+    def columns_file(self) -> str | None:
+        """The file that names the columns, if one does."""
+        return None if self.columns in _NAMED else self.columns
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What readers refer to."""
+        return dict(self.model_extra or {})
+
+    def check_present(self) -> None:
+        """Refuse a benchmark that is not on disk.
+
+        Raises:
+            InputError: what is missing, where it looked, and the command that gets it.
+        """
+        assert self.benchmark is not None
+        given = self.parameters
+        domains = None
+        if "domains" in given:
+            if given["source"] == given["target"]:
+                raise InputError(f"data.target={given['target']}: is the source domain; choose another")
+            domains = [given["domains"][given[key]] for key in ("source", "target")]
+        root, task, location = Path(given["root"]), given.get("task"), given.get("location")
+        check_present(self.benchmark, root, domains=domains, task=task, location=location)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether labelled target images are kept out of training, for validation."""
+        return self.readers.val is not None or self.holdout > 0
+
+
+class TimmModelConfig(Node):
+    kind: Literal["timm"]
+    name: str
+    pretrained: bool
+    kwargs: dict[str, Any]
+
+
+class ClipModelConfig(Node):
+    """CLIP's image encoder, its zero-shot classifier as the head; of pre-trained weights, null: random."""
+
+    kind: Literal["clip"]
+    name: str
+    pretrained: str | None
+    templates: Annotated[list[str], Field(min_length=1)]
+    words: dict[str, str]
+
+
+ModelConfig = Annotated[TimmModelConfig | ClipModelConfig, Field(discriminator="kind")]

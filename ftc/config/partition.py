@@ -1,0 +1,304 @@
+"""How seen and absent classes are chosen: the ``partition`` group, types that build partitions (no torch)."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from ftc.config.node import Node
+from ftc.errors import InputError
+from ftc.partition import ClassPartition, SplitManifest
+from ftc.partition.published import label_names, published_lists, published_order
+
+
+@dataclass(frozen=True)
+class SplitContext:
+    """What a choice of classes may depend on.
+
+    Attributes:
+        class_names: one a head column.
+        trained: columns with training images in the target domain.
+        evaluated: columns with test images.
+        samples: count and digest of every split's samples, as in a manifest.
+        class_means: source features' class means, (C, D); computed when called.
+    """
+
+    class_names: tuple[str, ...]
+    trained: tuple[int, ...]
+    evaluated: tuple[int, ...]
+    samples: Mapping[str, Mapping[str, Any]]
+    class_means: Callable[[], Any]
+
+    @property
+    def num_classes(self) -> int:
+        """Width C of the head."""
+        return len(self.class_names)
+
+
+class Split(Node, ABC):
+    """A way to choose S and U."""
+
+    @abstractmethod
+    def build(self, context: SplitContext) -> ClassPartition:
+        """The partition.
+
+        Raises:
+            InputError: names the key and the value.
+        """
+
+    @abstractmethod
+    def label(self) -> str:
+        """What a run's name says about it."""
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes the partition, JSON types: content, not places."""
+        return self.model_dump()
+
+    def check(self, num_classes: int | None) -> None:
+        """Refuse early what does not depend on the data.
+
+        Raises:
+            InputError: names the key and the value.
+        """
+
+
+class _Drawn(Split):
+    seed: NonNegativeInt
+    num_seen: PositiveInt | None
+    num_absent: NonNegativeInt | None
+
+    def label(self) -> str:
+        return f"p{self.seed}"
+
+    @property
+    def size(self) -> int:
+        """How many classes are seen.
+
+        Raises:
+            InputError: it was left open.
+        """
+        if self.num_seen is None:
+            raise InputError("partition.num_seen: missing; give it a value")
+        return self.num_seen
+
+    def check(self, num_classes: int | None) -> None:
+        if self.size and num_classes is not None:
+            self._draw(range(num_classes), num_classes)
+
+    def _draw(self, among: Sequence[int], num_classes: int) -> ClassPartition:
+        try:
+            return ClassPartition.random(num_classes, self.size, self.num_absent, self.seed, among)
+        except InputError as error:
+            raise InputError(f"partition.num_seen={self.num_seen}: {error}") from error
+
+
+class RandomSplit(_Drawn):
+    """Drawn among the classes that have training images, or named."""
+
+    kind: Literal["random"]
+    seen: list[int | str] | None
+    absent: list[int | str] | None
+
+    def build(self, context: SplitContext) -> ClassPartition:
+        if self.seen is None:
+            return self._draw(context.trained, context.num_classes)
+        return _named(context.class_names, self.seen, self.absent)
+
+    def check(self, num_classes: int | None) -> None:
+        if self.seen is None and self.absent is not None:
+            raise InputError(f"partition.absent={self.absent}: goes with partition.seen; name the seen too")
+        if self.seen is None:
+            super().check(num_classes)
+        elif num_classes is not None and all(isinstance(c, int) for c in [*self.seen, *(self.absent or [])]):
+            _named([str(c) for c in range(num_classes)], self.seen, self.absent)
+
+
+class NamedSplit(Node):
+    """Given column by column, for logits, which have no class names."""
+
+    seen: list[int]
+    absent: list[int] | None
+
+    def of_width(self, num_classes: int) -> ClassPartition:
+        """The partition of a head that wide.
+
+        Raises:
+            InputError: names the key and the value.
+        """
+        return _named([str(c) for c in range(num_classes)], self.seen, self.absent)
+
+
+class SemanticSplit(_Drawn):
+    """Seen classes near to the absent ones or far from them, by the source model's class means."""
+
+    kind: Literal["near", "far"]
+
+    def build(self, context: SplitContext) -> ClassPartition:
+        from ftc.partition.semantic import semantic_partition
+
+        self._draw(context.trained, context.num_classes)
+        return semantic_partition(
+            self.kind,
+            context.class_means(),
+            context.trained,
+            context.num_classes,
+            self.size,
+            self.num_absent,
+            self.seed,
+        )
+
+    def label(self) -> str:
+        return f"{self.kind}{self.seed}"
+
+
+class Published(Node):
+    """Where the released repository keeps a benchmark's class order."""
+
+    benchmark: Literal["OfficeHome", "ImageNet"]
+    lists: str
+    order: str
+    orders: dict[str, str]
+
+
+class PaperSplit(Split):
+    """The published class order: seen = its first classes, absent = its last."""
+
+    kind: Literal["paper"]
+    repo: str | None
+    num_seen: PositiveInt
+    num_absent: NonNegativeInt
+    published: Published
+
+    def build(self, context: SplitContext) -> ClassPartition:
+        order = self._order()
+        folders = label_names(published_lists(self._repo, self.published.benchmark), self.published.lists)
+        columns = {name: column for column, name in enumerate(context.class_names)}
+        unknown = [i for i in order if folders.get(i) not in columns]
+        if unknown:
+            name = folders.get(unknown[0], "no name in its lists")
+            raise InputError(
+                f"paper_repo={self.repo}: class {unknown[0]} ({name}) has no head column; "
+                "is it of the same benchmark?"
+            )
+        ids = [columns[folders[i]] for i in order]
+        absent = ids[len(ids) - self.num_absent :]
+        return ClassPartition(context.num_classes, ids[: self.num_seen], absent)
+
+    def check(self, num_classes: int | None) -> None:
+        size = len(self._order())
+        if self.num_seen + self.num_absent > size:
+            raise InputError(
+                f"partition.num_seen={self.num_seen}: with partition.num_absent={self.num_absent} more than "
+                f"the published order's {size} classes"
+            )
+
+    def label(self) -> str:
+        return "paper"
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.model_dump(exclude={"repo", "published"}), "order": self._order()}
+
+    @property
+    def _repo(self) -> Path:
+        if self.repo is None:
+            raise InputError("paper_repo=null: give the folder of your clone of the paper's repository")
+        return Path(self.repo)
+
+    def _order(self) -> tuple[int, ...]:
+        names = self.published.orders
+        if self.published.order not in names:
+            raise InputError(
+                f"partition=paper: no class order was published for {self.published.order}; choose from "
+                f"{', '.join(names)}, or another partition"
+            )
+        return published_order(self._repo, names[self.published.order])
+
+
+class FileSplit(Split):
+    """A split manifest, such as an earlier run's ``split.json``."""
+
+    kind: Literal["file"]
+    path: str
+    samples: Literal["check", "ignore"]
+
+    def build(self, context: SplitContext) -> ClassPartition:
+        manifest = self._manifest()
+        if self.samples == "check":
+            for split, expected in manifest.samples.items():
+                found = context.samples.get(split)
+                if found is not None and dict(found) != dict(expected):
+                    raise InputError(
+                        f"partition.path={self.path}: its {split} samples are others ({expected['count']}, "
+                        f"here {found['count']}); use the same lists, or set partition.samples=ignore"
+                    )
+        return manifest.partition(context.class_names)
+
+    def check(self, num_classes: int | None) -> None:
+        self._manifest()
+
+    def label(self) -> str:
+        return "file"
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": self.kind, "manifest": self._manifest().to_json()}
+
+    def _manifest(self) -> SplitManifest:
+        return SplitManifest.read(Path(self.path))
+
+
+class DataSplit(Split):
+    """As the data are: seen = the classes with training images."""
+
+    kind: Literal["data"]
+    absent: Literal["rest", "evaluated"]
+
+    def build(self, context: SplitContext) -> ClassPartition:
+        asked_for = range(context.num_classes) if self.absent == "rest" else context.evaluated
+        absent = [column for column in asked_for if column not in context.trained]
+        return ClassPartition(context.num_classes, context.trained, absent)
+
+    def label(self) -> str:
+        return "data"
+
+
+PartitionConfig = Annotated[
+    RandomSplit | SemanticSplit | PaperSplit | FileSplit | DataSplit, Field(discriminator="kind")
+]
+
+
+def _named(
+    names: Sequence[str], seen: Sequence[int | str], absent: Sequence[int | str] | None
+) -> ClassPartition:
+    values = {"seen": seen, "absent": absent}
+    chosen = _columns("seen", names, seen)
+    if absent is None:
+        rest = [c for c in range(len(names)) if c not in chosen]
+    else:
+        rest = _columns("absent", names, absent)
+    try:
+        return ClassPartition(len(names), chosen, rest)
+    except InputError as error:
+        key = "absent" if str(error).startswith("absent") else "seen"
+        reason = str(error).removeprefix(f"{key}: ")
+        raise InputError(f"partition.{key}={values[key]}: {reason}") from error
+
+
+def _columns(key: str, names: Sequence[str], classes: Sequence[int | str]) -> list[int]:
+    columns = []
+    for value in classes:
+        if isinstance(value, int):
+            columns.append(value)
+        elif value in names:
+            columns.append(list(names).index(value))
+        else:
+            near = difflib.get_close_matches(value, names, n=1)
+            hint = f" did you mean {near[0]}?" if near else ""
+            shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+            raise InputError(f"partition.{key}={value}: no such class;{hint} choose from {shown}")
+    return columns

@@ -1,0 +1,210 @@
+"""Estimators of γ compared over many finished runs: how far each stays behind the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Generator, Tensor
+
+from ftc.calibrators import (
+    Available,
+    Calibrator,
+    ExpectedAccuracy,
+    MarginMixture,
+    Oracle,
+    OracleEvidence,
+    PriorMatching,
+    SeenEvidence,
+    UnlabelledEvidence,
+    fit_all,
+)
+from ftc.config.commands import CompareConfig
+from ftc.errors import InputError
+from ftc.functional import curve_of_outcomes
+from ftc.functional.outcomes import ABSENT, SEEN, label_groups
+from ftc.functional.statistics import keep_seen
+from ftc.models import load_tensors
+from ftc.partition import ClassPartition
+from ftc.reporting.names import LANE_TITLES, stage_name
+from ftc.results import CONFIG_FILE, FILE_NAME, RunRecord
+
+# Draws of a pool with another share of absent-class images, averaged for each run.
+DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it is.
+        record: its results.
+        partition_seed: which split of the classes.
+    """
+
+    folder: Path
+    record: RunRecord
+    partition_seed: int
+
+    @property
+    def partition(self) -> ClassPartition:
+        """Seen, absent and other columns."""
+        content = self.record.partition
+        return ClassPartition(content["num_classes"], content["seen"], content["absent"])
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Accuracy that one estimator left on the table in one run, in points: Y/Y at γ* minus Y/Y at γ̂."""
+
+    estimator: str
+    run: Run
+    points: float
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """All finished runs below a folder.
+
+    Raises:
+        InputError: none there, or one whose absent classes were not evaluated.
+    """
+    runs = []
+    for path in sorted(folder.rglob(FILE_NAME)):
+        config = path.parent / CONFIG_FILE
+        if config.is_file():
+            seed = yaml.safe_load(config.read_text())["partition"]["seed"]
+            runs.append(Run(path.parent, RunRecord.read(path.parent), seed))
+    if not runs:
+        raise InputError(f"runs={folder}: no finished run of ftc.train below it; name a sweep's folder")
+    for run in runs:
+        if "oracle" not in run.record.calibrated:
+            raise InputError(f"{run.folder}: no absent-class sample was evaluated, so there is no oracle")
+    return sorted(runs, key=lambda run: (run.record.experiment, len(run.partition.seen), run.partition_seed))
+
+
+def recorded_gaps(runs: Iterable[Run], lane: str) -> list[Gap]:
+    """Gaps of a lane's estimators, and of γ = 0, as the runs themselves recorded them."""
+    gaps = []
+    for run in runs:
+        stages = {"fine_tuned": run.record.fine_tuned, **run.record.lane(lane)}
+        best = run.record.calibrated["oracle"].metrics["acc_all"]
+        for name, stage in stages.items():
+            accuracy = stage.metrics["acc_all"]
+            assert best is not None and accuracy is not None
+            gaps.append(Gap(name, run, 100 * (best - accuracy)))
+    return gaps
+
+
+def refitted_gaps(runs: Iterable[Run], shift: float | None = None) -> list[Gap]:
+    """Gaps of the unlabelled lane's scalar estimators, refitted with the test images as the pool.
+
+    Without a shift ``val_oracle`` stands beside them, the best γ by all labels of the validation images: how
+    close one can come at all to a γ* that is chosen on the very images it is measured on.
+
+    Args:
+        runs: with their saved predictions.
+        shift: what is added to the pool's share of absent-class images by leaving images out at random, so
+            that it is no longer |U| / (|S| + |U|); None: all test images. γ is evaluated on all of them.
+    """
+    calibrators: dict[str, Calibrator[Any]] = {
+        "prior_matched": PriorMatching(),
+        "prior_estimated": PriorMatching("estimate"),
+        "margin_mixture": MarginMixture(),
+        "expected_accuracy": ExpectedAccuracy(),
+    }
+    gaps = []
+    for run in runs:
+        saved, p = load_tensors(run.folder / "predictions.safetensors"), run.partition
+        logits, target = saved["fine_tuned/test/logits"], saved["fine_tuned/test/target"]
+        source = saved["source/test/logits"]
+        kept, labels = keep_seen(saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p)
+        before, _ = keep_seen(saved["source/val/logits"], saved["source/val/target"], p)
+        seen = SeenEvidence.from_logits(kept, labels, p, before, "seen val")
+        evaluated = OracleEvidence.from_logits(logits, target, p)
+        curve = curve_of_outcomes(evaluated.outcomes, p)
+        best = curve.at(Oracle().fit(evaluated).gamma)["acc_all"]
+        if shift is None:
+            validation = OracleEvidence.from_logits(
+                saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p
+            )
+            reached = curve.at(Oracle().fit(validation).gamma)["acc_all"]
+            gaps.append(Gap("val_oracle", run, 100 * (best - reached)))
+        found: dict[str, list[float]] = {name: [] for name in calibrators}
+        for draw in range(1 if shift is None else DRAWS):
+            rows = torch.arange(len(target)) if shift is None else _shifted(target, p, shift, draw)
+            pool = UnlabelledEvidence.from_logits(logits[rows], p, source[rows], "unlabelled test", seen)
+            for name, calibration in fit_all(calibrators, Available(unlabelled=pool)).items():
+                found[name].append(100 * (best - curve.at(calibration.gamma)["acc_all"]))
+        gaps += [Gap(name, run, sum(values) / len(values)) for name, values in found.items()]
+    return gaps
+
+
+def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int) -> Tensor:
+    """Rows of a random subset in which absent-class images have their share plus ``shift``."""
+    groups = label_groups(target, partition)
+    seen, absent = ((groups == code).nonzero()[:, 0] for code in (SEEN, ABSENT))
+    share = len(absent) / (len(seen) + len(absent)) + shift
+    if not 0 < share < 1:
+        raise InputError(f"shift={shift}: leaves a share of absent-class images of {share:.2f}; choose less")
+    generator = Generator().manual_seed(draw)
+    seen, absent = (rows[torch.randperm(len(rows), generator=generator)] for rows in (seen, absent))
+    # All of the group that is to dominate, and as many of the other as the share asks for.
+    few_absent, few_seen = round(len(seen) * share / (1 - share)), round(len(absent) * (1 - share) / share)
+    return torch.cat([seen[:few_seen], absent[:few_absent]]).sort().values
+
+
+def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int]) -> str:
+    """Mean (worst) gap in points by estimator: on the splits it was chosen on, and on the others.
+
+    Args:
+        gaps: of one lane.
+        chosen_on: partition seeds that estimators and constants were chosen on.
+    """
+    chosen = [gap for gap in gaps if gap.run.partition_seed in chosen_on]
+    reported = [gap for gap in gaps if gap.run.partition_seed not in chosen_on]
+    columns = {"chosen on": chosen, "**reported**": reported}
+    for recipe in dict.fromkeys(gap.run.record.experiment for gap in gaps):
+        columns[recipe] = [gap for gap in reported if gap.run.record.experiment == recipe]
+    for size in sorted({len(gap.run.partition.seen) for gap in gaps}):
+        columns[f"{size} seen"] = [gap for gap in reported if len(gap.run.partition.seen) == size]
+    runs = {name: {id(gap.run) for gap in column} for name, column in columns.items()}
+    lines = [
+        "| estimator | " + " | ".join(f"{name} ({len(runs[name])})" for name in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for estimator in dict.fromkeys(gap.estimator for gap in gaps):
+        name = "γ = 0" if estimator == "fine_tuned" else f"{stage_name(estimator)} (`{estimator}`)"
+        cells = (_cell([gap.points for gap in c if gap.estimator == estimator]) for c in columns.values())
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(points: list[float]) -> str:
+    if not points:
+        return "–"
+    return f"{sum(points) / len(points):.2f} ({max(points):.1f})".replace("-", "−")
+
+
+def compare(config: CompareConfig) -> Iterator[str]:
+    """The report in Markdown, a section at a time.
+
+    Raises:
+        InputError: see `read_runs`.
+    """
+    runs = read_runs(Path(config.runs))
+    for lane, title in LANE_TITLES.items():
+        if any(run.record.lane(lane) for run in runs):
+            yield f"### {title[0].upper()}{title[1:]}\n"
+            yield markdown_table(recorded_gaps(runs, lane), config.chosen_on) + "\n"
+    if config.refit:
+        yield "### The same with the test images as the pool\n"
+        yield markdown_table(refitted_gaps(runs), config.chosen_on) + "\n"
+        for shift in config.shifts:
+            signed = f"{shift:+g}".replace("-", "−")
+            yield f"### Pool of test images, share of absent-class images {signed}\n"
+            yield markdown_table(refitted_gaps(runs, shift), config.chosen_on) + "\n"

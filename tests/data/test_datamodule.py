@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ftc import ClassPartition, InputError, PartitionedDataModule
+from ftc.benchmarks.digits import mnist, uci_digits
+from ftc.data import ArrayReader, EndlessSampler, Preprocessing, ShardSampler, UnlabelledFolder
+from ftc.data.sampler import positions_per_epoch
+
+CONFIG = {
+    "input_size": (1, 8, 8),
+    "mean": (0.5,),
+    "std": (0.5,),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+}
+
+
+@pytest.fixture
+def datamodule(reader, partition):
+    return PartitionedDataModule(
+        reader,
+        partition,
+        Preprocessing(CONFIG),
+        val=reader,
+        test=reader,
+        batch_size=7,
+        eval_batch_size=16,
+    )
+
+
+def labels(loader) -> list[int]:
+    return torch.cat([batch["target"] for batch in loader]).tolist()
+
+
+def ids(loader) -> set[int]:
+    return {i for batch in loader for i in batch["id"].tolist()}
+
+
+def test_loaders_hold_the_classes_they_may(datamodule, reader, partition):
+    everything, seen = Counter(reader.targets.tolist()), set(partition.seen)
+    only_seen = {c: n for c, n in everything.items() if c in seen}
+    assert Counter(labels(datamodule.train_dataloader())) == Counter(only_seen)
+    assert Counter(labels(datamodule.calibration_dataloader())) == Counter(only_seen)
+    gallery, val = datamodule.val_dataloader()
+    assert datamodule.validation_roles == ("gallery", "val")
+    for loader in (gallery, val, datamodule.test_dataloader()):
+        assert Counter(labels(loader)) == everything
+
+
+def test_without_gallery_validation_sees_calibration_data(reader, partition):
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, gallery=False)
+    assert data.validation_roles == ("calibration", "val")
+    assert set(labels(data.val_dataloader()[0])) == set(partition.seen)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.999])
+def test_holdout_takes_seen_training_images_out_of_everything_else(reader, partition, share):
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=share, batch_size=7)
+    gallery, val = data.val_dataloader()
+    held_out = ids(val)
+    trained = ids(data.train_dataloader())
+    counts = Counter(labels(val))
+    # Ten images a class; a share counts up, one image stays.
+    assert counts == {c: min(math.ceil(10 * share), 9) for c in partition.seen}
+    assert set(labels(data.train_dataloader())) == set(partition.seen)
+    assert trained == ids(data.calibration_dataloader())
+    for others in (trained, ids(gallery)):
+        assert not held_out & others
+    assert held_out | ids(gallery) == set(range(60))
+    assert held_out == ids(data.held_out_dataloader())
+
+
+def test_held_out_images_are_spread_evenly(partition):
+    images = np.zeros((600, 8, 8), np.uint8)
+    reader = ArrayReader(images, np.repeat(np.arange(6), 100), tuple("abcdef"))
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=0.1)
+    held_out = sorted(i - 200 for i in ids(data.held_out_dataloader()) if 200 <= i < 300)
+    assert held_out == list(range(0, 100, 10))
+    again = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=0.1, seed=9)
+    assert ids(again.held_out_dataloader()) == ids(data.held_out_dataloader())
+
+
+def test_a_class_of_one_image_keeps_it_for_training(reader, partition):
+    rows = [0, *range(1, 60, 6), *range(2, 60, 6), *range(4, 60, 6)]
+    few = ArrayReader(reader.images[rows], reader.targets[rows], reader.class_names)
+    data = PartitionedDataModule(few, partition, Preprocessing(CONFIG), holdout=0.5)
+    assert set(labels(data.held_out_dataloader())) == {2, 4}
+    assert 0 in labels(data.train_dataloader())
+
+
+def test_held_out_data_of_a_validation_split_are_its_seen_classes(datamodule, partition):
+    assert set(labels(datamodule.held_out_dataloader())) == set(partition.seen)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 20])
+def test_holdout_that_is_no_share(reader, partition, share):
+    with pytest.raises(InputError, match="give a share below 1"):
+        PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=share)
+
+
+def test_holdout_beside_a_validation_split(reader, partition):
+    with pytest.raises(InputError, match=r"data\.holdout=0\.2: .* 0 beside one"):
+        PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, holdout=0.2)
+
+
+def test_without_held_out_images_the_test_split_is_only_watched(reader, partition):
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, pool=reader)
+    assert data.validation_roles == ("gallery", "pool", "test")
+    assert Counter(labels(data.val_dataloader()[2])) == Counter(reader.targets.tolist())
+    with pytest.raises(InputError, match=r"set data\.holdout, or name data\.readers\.val"):
+        data.held_out_dataloader()
+    held_out = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, holdout=0.2)
+    assert held_out.validation_roles == ("gallery", "val")
+
+
+def test_channels_that_the_model_does_not_take(reader, partition):
+    config = {**CONFIG, "input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    data = PartitionedDataModule(reader, partition, Preprocessing(config), test=reader)
+    with pytest.raises(InputError, match="images have 1 channels, the model takes 3; set the mode of"):
+        next(iter(data.test_dataloader()))
+
+
+def test_pool_hides_labels(reader, partition):
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, pool=reader)
+    assert data.validation_roles == ("gallery", "pool", "val")
+    _, pool, val = data.val_dataloader()
+    assert set(labels(pool)) == {-1}
+    assert ids(pool) == ids(val) == set(range(60))
+    assert Counter(labels(val)) == Counter(reader.targets.tolist())
+
+
+def test_folder_of_images_is_a_pool_whatever_its_folders_are_called(tmp_path, reader, partition):
+    for i, folder in enumerate(("cat", "cat", "dog/deep")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(reader.images[i]).save(tmp_path / folder / f"{i}.PNG")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    pool = UnlabelledFolder(str(tmp_path), mode="L")
+    assert pool.targets.tolist() == [-1, -1, -1]
+    assert [pool.decode(i).mode for i in range(3)] == ["L"] * 3
+    assert np.array_equal(np.asarray(pool.decode(0)), reader.images[0])
+    assert UnlabelledFolder(str(tmp_path)).decode(0).mode == "RGB"
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, pool=pool)
+    assert labels(data.val_dataloader()[1]) == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("folder", [".", "nowhere"])
+def test_folder_without_images(tmp_path, folder):
+    with pytest.raises(InputError, match=r"no image in this folder; choose from \.jpg"):
+        UnlabelledFolder(str(tmp_path / folder))
+
+
+def test_missing_split_is_named(reader, partition):
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG))
+    with pytest.raises(InputError, match=r"data\.readers\.test: no such split was given"):
+        data.test_dataloader()
+
+
+def test_evaluation_keeps_order_and_ids(datamodule, reader):
+    batch_ids = torch.cat([batch["id"] for batch in datamodule.test_dataloader()])
+    assert torch.equal(batch_ids, torch.arange(60))
+    first = next(iter(datamodule.test_dataloader()))
+    assert first["image"].shape == (16, 1, 8, 8)
+    expected = (torch.from_numpy(reader.images[3].copy()).float() / 255 - 0.5) / 0.5
+    torch.testing.assert_close(first["image"][3, 0], expected)
+
+
+def test_iterations_per_epoch_draws_from_an_endless_stream(reader, partition):
+    # Seven steps of 8 from 30 seen images: neither a pass nor a multiple of one.
+    data = PartitionedDataModule(
+        reader, partition, Preprocessing(CONFIG), batch_size=8, iterations_per_epoch=7, seed=3
+    )
+    loader = data.train_dataloader()
+    drawn: list[int] = []
+    for epoch in range(4):
+        loader.sampler.set_epoch(epoch)
+        batches = [batch["id"].tolist() for batch in loader]
+        assert [len(b) for b in batches] == [8] * 7
+        drawn += [i for b in batches for i in b]
+    # Concatenated permutations: every whole round of 30 holds each image once.
+    for start in range(0, len(drawn) - 30, 30):
+        assert len(set(drawn[start : start + 30])) == 30
+    assert drawn[:30] != drawn[30:60]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_shards_neither_pad_nor_drop(world_size):
+    shards = [list(ShardSampler(10, rank, world_size)) for rank in range(world_size)]
+    assert sorted(i for shard in shards for i in shard) == list(range(10))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_the_endless_stream_without_overlap(world_size):
+    length = positions_per_epoch(10, 12, world_size, iterations=5)
+    assert length == 60
+    whole = list(EndlessSampler(10, length, seed=5))
+    shards = [list(EndlessSampler(10, length, 5, rank, world_size)) for rank in range(world_size)]
+    assert [s for turn in zip(*shards, strict=True) for s in turn] == whole
+    assert all(len(shard) == 60 // world_size for shard in shards)
+    # A step's batch is the same samples, however many ranks share it.
+    size = 12 // world_size
+    steps = [[s for shard in shards for s in shard[i : i + size]] for i in range(0, 60 // world_size, size)]
+    assert [sorted(step) for step in steps] == [sorted(whole[i : i + 12]) for i in range(0, 60, 12)]
+    pass_ = positions_per_epoch(10, 4, world_size, iterations=None)
+    assert pass_ % world_size == 0
+    assert 10 <= pass_ < 10 + world_size
+
+
+def test_stream_is_a_function_of_seed_and_position():
+    first, again, other = EndlessSampler(9, 20, 1), EndlessSampler(9, 20, 1), EndlessSampler(9, 20, 2)
+    for sampler in (first, again, other):
+        sampler.set_epoch(2)
+    list(first)
+    assert list(first) == list(again) != list(other)
+
+
+def test_seen_class_without_images_is_named(reader):
+    partition = ClassPartition(6, [0, 1], [2, 3])
+    few = ArrayReader(reader.images[::6], reader.targets[::6], reader.class_names)
+    with pytest.raises(InputError, match=r"seen class 1 \(b\) has no training image"):
+        PartitionedDataModule(few, partition, Preprocessing(CONFIG))
+
+
+def test_head_width_must_fit_the_readers(reader):
+    with pytest.raises(InputError, match=r"data\.readers\.train names 6 classes, the head has 7"):
+        PartitionedDataModule(reader, ClassPartition(7, [0]), Preprocessing(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        (np.zeros((2, 4, 4), np.float32), [0, 1], "give uint8"),
+        (np.zeros((2, 4), np.uint8), [0, 1], "shape"),
+        (np.zeros((2, 4, 4), np.uint8), [0], "2 images but 1 targets"),
+        (np.zeros((2, 4, 4), np.uint8), [0, 2], "outside the 2 class names"),
+    ],
+)
+def test_bad_arrays_are_named(images, targets, message):
+    with pytest.raises(InputError, match=message):
+        ArrayReader(images, targets, ["a", "b"])
+
+
+def test_digits_are_stratified_and_disjoint():
+    splits = {name: mnist(name) for name in ("train", "val", "test")}
+    for name, per_class in (("train", 300), ("val", 100), ("test", 100)):
+        assert splits[name].targets.bincount().tolist() == [per_class] * 10
+    digests = {name: {image.tobytes() for image in split.images} for name, split in splits.items()}
+    assert not digests["train"] & digests["test"]
+    assert not digests["train"] & digests["val"]
+    assert not digests["val"] & digests["test"]
+    assert len(uci_digits().targets) == 1797
+    with pytest.raises(InputError, match="choose from train, val, test"):
+        mnist("all")

@@ -1,0 +1,72 @@
+"""Estimators compared over runs: gaps recomputed by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ftc.runs.compare import Gap, Run, markdown_table, read_runs, recorded_gaps
+from tests.conftest import run_module, run_train
+
+SHORT = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "data.gallery=false")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("compare")
+    use = "calibration.use=[alg,symmetric,prior_matched]"
+    result = run_train(home, "-m", *SHORT, use, "partition.seed=0,1", "hydra.sweep.dir=sweep")
+    assert result.returncode == 0, result.stderr
+    return home / "sweep"
+
+
+def test_gap_is_what_an_estimator_leaves_to_the_oracle(sweep):
+    runs = read_runs(sweep)
+    assert [run.partition_seed for run in runs] == [0, 1]
+    for lane, names in (("seen_only", ["alg", "symmetric"]), ("unlabelled", ["prior_matched"])):
+        gaps = recorded_gaps(runs, lane)
+        assert [gap.estimator for gap in gaps] == 2 * ["fine_tuned", *names]
+        for gap in gaps[1 : 1 + len(names)]:
+            stages = runs[0].record.calibrated
+            expected = stages["oracle"].metrics["acc_all"] - stages[gap.estimator].metrics["acc_all"]
+            assert gap.points == pytest.approx(100 * expected)
+
+
+def test_command_prints_a_table_a_lane_and_refits_from_saved_predictions(sweep):
+    result = run_module("compare", sweep.parent, "runs=sweep", "chosen_on=[0]", "refit=true")
+    assert result.returncode == 0, result.stderr
+    titles = re.findall(r"^### (.*)$", result.stdout, flags=re.MULTILINE)
+    assert titles == [
+        "Calibrated on labelled seen target images",
+        "Calibrated with unlabelled target images",
+        "The same with the test images as the pool",
+        "Pool of test images, share of absent-class images −0.2",
+        "Pool of test images, share of absent-class images +0.2",
+    ]
+    first, second = result.stdout.split("### ")[1:3]
+    assert "`alg`" in first and "`prior_matched`" not in first
+    assert "`prior_matched`" in second and "`alg`" not in second
+    assert "| estimator | chosen on (1) | **reported** (1) | digits (1) | 5 seen (1) |" in first
+
+
+def test_halves_are_kept_apart(sweep):
+    (run, other) = read_runs(sweep)
+    gaps = [Gap("alg", run, 1.0), Gap("alg", Run(run.folder, run.record, 0), 3.0), Gap("alg", other, -4.0)]
+    row = markdown_table(gaps, chosen_on=[0]).splitlines()[-1]
+    assert row == "| ALG (`alg`) | 2.00 (3.0) | −4.00 (−4.0) | −4.00 (−4.0) | −4.00 (−4.0) |"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs=nowhere"], "runs=nowhere: no such folder"),
+        (["runs=."], "runs=.: no finished run of ftc.train below it"),
+        ([], "runs: missing; give it a value"),
+    ],
+)
+def test_wrong_folders_get_one_line(tmp_path, arguments, message):
+    result = run_module("compare", tmp_path, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"ftc: error: {message}")

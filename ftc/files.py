@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _PART = ".part-"
 
@@ -40,3 +43,19 @@ def remove_parts(folder: Path, stem: str = "") -> None:
     """
     for part in folder.rglob(f"{_PART}{stem}*"):
         part.unlink(missing_ok=True)
+
+
+def digest(content: Any) -> str:
+    """Eight hexadecimal digits that stand for JSON content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def file_digest(path: str | None) -> str | None:
+    """The SHA-256 of a file's content."""
+    if path is None:
+        return None
+    whole = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while part := file.read(1 << 20):
+            whole.update(part)
+    return whole.hexdigest()

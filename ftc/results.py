@@ -1,22 +1,41 @@
-"""What a run writes and a report reads: ``results.json``, the contract with other programs (no torch)."""
+"""The record of a run: ``results.json``, the contract with other programs, and its names (no torch)."""
 
 from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ftc.errors import InputError
 from ftc.files import written_whole
+from ftc.partition import PartitionRecord
 
-SCHEMA = 2
+SCHEMA: Literal[2] = 2
 FILE_NAME = "results.json"
 CONFIG_FILE = "config.yaml"
+LIBRARIES = ("ftc", "torch", "torchvision", "lightning", "torchmetrics", "timm")
+
+# Every accuracy by name, with its symbol in print (docs/definitions.md, "Metrics").
+METRICS = {
+    "acc_all": "Y/Y",
+    "acc_seen": "S/Y",
+    "acc_absent": "U/Y",
+    "acc_seen_within": "S/S",
+    "acc_absent_within": "U/U",
+    "harmonic": "H",
+    "ausuc": "AUSUC",
+    "ncm_acc_all": "NCM Y/Y",
+    "ncm_acc_absent": "NCM U/Y",
+}
 CURVE_FIELDS = ("gamma", "acc_seen", "acc_absent", "acc_all")
-_MAIN_METRICS = ("acc_all", "acc_seen", "acc_absent", "harmonic", "ausuc", "ncm_acc_all", "ncm_acc_absent")
+
 # What hyper-parameters may be chosen by: seen-only numbers, and bounds that say so.
 OBJECTIVES = (
     "pseudo_ausuc",
@@ -25,113 +44,116 @@ OBJECTIVES = (
     "oracle_ausuc",
     "oracle_acc_all",
 )
-LANES = ("seen_only", "unlabelled", "oracle")
+
+Lane = Literal["seen_only", "unlabelled", "oracle"]
+# In the order of tables, with their titles. Calibrators of two lanes never stand in one table.
+LANES: dict[Lane, str] = {
+    "seen_only": "calibrated on labelled seen target images",
+    "unlabelled": "calibrated with unlabelled target images",
+    "oracle": "bounds from evaluated labels",
+}
+
+# Scalars of a sweep's table; γ moves only the first four, the others are given for γ = 0.
+_MOVED_BY_GAMMA = ("acc_all", "acc_seen", "acc_absent", "harmonic")
+_MAIN_METRICS = (*_MOVED_BY_GAMMA, "ausuc", "ncm_acc_all", "ncm_acc_absent")
 
 
-@dataclass(frozen=True)
-class StageRecord:
-    """One row of the table: a model with one γ on the test split.
+class StageRecord(BaseModel):
+    """What a stage of a run resulted in: a model with one γ, evaluated on the test split; a row of the table.
+
+    In the file metrics stand beside the other fields, and empty fields are left out.
 
     Attributes:
         gamma: in logits.
         uses: the data it was made with.
-        metrics: fractions under PROTOCOL's names; None where a number does not apply.
-        curve: ``gamma``, ``acc_seen``, ``acc_absent``, ``acc_all``; None for calibrated stages.
-        lane: ``seen_only``, ``unlabelled`` or ``oracle`` for calibrated stages, None for the others.
+        title: a calibrator's name in print; empty for models, and in records that older versions wrote.
+        lane: of a calibrator; None for a model at γ = 0.
         details: what else a calibrator estimated, by name.
         intervals: bootstrap intervals, (low, high), of metrics and of ``gamma``; empty unless asked for.
+        curve: ``gamma``, ``acc_seen``, ``acc_absent``, ``acc_all``; None for calibrated stages.
     """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, float | None] = Field(init=False)
 
     gamma: float
     uses: tuple[str, ...]
-    metrics: dict[str, float | None]
+    title: str = ""
+    lane: Lane | None = None
+    details: dict[str, float] = Field(default_factory=dict)
+    intervals: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)
     curve: dict[str, list[float | None]] | None = None
-    lane: str | None = None
-    details: dict[str, float] = field(default_factory=dict)
-    intervals: dict[str, list[float | None]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        content: dict[str, Any] = {"gamma": self.gamma, "uses": list(self.uses), **self.metrics}
-        for name in _OPTIONAL:
-            value = getattr(self, name)
-            if value:
-                content[name] = value
-        return content
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Fractions by name (docs/definitions.md, "Metrics"); None where a number does not apply."""
+        return self.__pydantic_extra__
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> StageRecord:
-        rest = dict(content)
-        gamma, uses = rest.pop("gamma"), tuple(rest.pop("uses"))
-        optional = {name: rest.pop(name) for name in _OPTIONAL if name in rest}
-        return cls(gamma, uses, rest, **optional)
+    @model_serializer(mode="wrap")
+    def _without_empty_fields(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        optional = ("title", "lane", "details", "intervals", "curve")
+        return {name: v for name, v in serialise(self).items() if v or name not in optional}
 
 
-_OPTIONAL = ("lane", "details", "intervals", "curve")
+class Stages(BaseModel):
+    """What the stages of a run resulted in.
+
+    Attributes:
+        source: the source model, or None where it was not evaluated.
+        fine_tuned: the fine-tuned model at γ = 0.
+        calibrated: by calibrator; ``oracle`` is a bound, not a calibrator.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: StageRecord | None
+    fine_tuned: StageRecord
+    calibrated: dict[str, StageRecord]
 
 
-@dataclass(frozen=True)
-class RunRecord:
+class RunRecord(BaseModel):
     """A finished run.
 
     Attributes:
+        schema_version: of the file, where it is called ``schema``.
         experiment: its name.
+        method: title of the way it was fine-tuned; None where nothing was trained, or for older records.
         seed: of fine-tuning; None where there was none.
-        partition: `ClassPartition.to_dict`.
+        partition: seen, absent and other columns.
         versions: of Python, ftc and the libraries that shape numbers.
         timing: seconds a stage; the only part that differs between two equal runs on one machine.
-        source: the source model, or None where it was not evaluated.
-        fine_tuned: at γ = 0.
-        calibrated: by calibrator; ``oracle`` is a bound, not a method.
-        deployed: the calibrator whose γ is folded into ``checkpoints/calibrated.safetensors``; None where
-            there is no model, only logits.
         num_samples: evaluated samples by group.
+        deployed: the calibrator whose γ is folded into ``checkpoints/calibrated.safetensors``; None where
+            there is no model to deploy.
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
         checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
             for a run that trained them.
         selection: what hyper-parameters may be chosen by, of `OBJECTIVES` those that apply.
+        stages: models and their numbers.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: Literal[2] = Field(SCHEMA, alias="schema")
     experiment: str
+    method: str | None = None
     seed: int | None
-    partition: dict[str, Any]
+    partition: PartitionRecord
     versions: dict[str, str]
     timing: dict[str, float]
-    source: StageRecord | None
-    fine_tuned: StageRecord
-    calibrated: dict[str, StageRecord]
-    deployed: str | None
     num_samples: dict[str, int]
-    feature_drift: dict[str, float | None] = field(default_factory=dict)
+    deployed: str | None
+    feature_drift: dict[str, float | None] = Field(default_factory=dict)
     checkpoint: str | None = None
-    selection: dict[str, float | None] = field(default_factory=dict)
-    schema: int = field(default=SCHEMA)
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of ``results.json``."""
-        return {
-            "schema": self.schema,
-            "experiment": self.experiment,
-            "seed": self.seed,
-            "partition": self.partition,
-            "versions": self.versions,
-            "timing": self.timing,
-            "num_samples": self.num_samples,
-            "deployed": self.deployed,
-            "feature_drift": self.feature_drift,
-            "checkpoint": self.checkpoint,
-            "selection": self.selection,
-            "stages": {
-                "source": None if self.source is None else self.source.to_dict(),
-                "fine_tuned": self.fine_tuned.to_dict(),
-                "calibrated": {name: stage.to_dict() for name, stage in self.calibrated.items()},
-            },
-        }
+    selection: dict[str, float | None] = Field(default_factory=dict)
+    stages: Stages
 
     def write(self, folder: Path) -> Path:
         """Write ``results.json``, whole."""
         path = folder / FILE_NAME
+        content = self.model_dump(mode="json", by_alias=True)
         with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         return path
 
     @classmethod
@@ -143,44 +165,41 @@ class RunRecord:
         """
         path = folder / FILE_NAME
         try:
-            content = json.loads(path.read_text())
-            if content["schema"] != SCHEMA:
-                raise InputError(
-                    f"{path}: schema {content['schema']}, this version reads {SCHEMA}; repeat the run"
-                )
-            stages = content.pop("stages")
-            return cls(
-                **content,
-                source=None if stages["source"] is None else StageRecord.from_dict(stages["source"]),
-                fine_tuned=StageRecord.from_dict(stages["fine_tuned"]),
-                calibrated={n: StageRecord.from_dict(s) for n, s in stages["calibrated"].items()},
-            )
+            return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file; is the run finished?") from error
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path}: not a results file ({error!r}); repeat the run") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "JSON"
+            if key == "schema":
+                raise InputError(
+                    f"{path}: schema {first['input']}, this version reads {SCHEMA}; repeat the run"
+                ) from error
+            reason = f"{key}: {first['msg'].lower()}"
+            raise InputError(f"{path}: not a results file ({reason}); repeat the run") from error
 
     def rows(self) -> list[tuple[str, StageRecord]]:
         """Source, fine-tuned and calibrated stages: seen-only, then unlabelled ones, oracles last."""
+        lanes = list(LANES)
         calibrated = sorted(
-            self.calibrated.items(), key=lambda item: LANES.index(item[1].lane or "seen_only")
+            self.stages.calibrated.items(), key=lambda item: lanes.index(item[1].lane or "seen_only")
         )
-        source = [] if self.source is None else [("source", self.source)]
-        return [*source, ("fine_tuned", self.fine_tuned), *calibrated]
+        source = [] if self.stages.source is None else [("source", self.stages.source)]
+        return [*source, ("fine_tuned", self.stages.fine_tuned), *calibrated]
 
     def scalars(self) -> dict[str, Any]:
         """The main numbers of every stage as ``stage/name``, ``selection/name`` too, for a sweep's table."""
         result: dict[str, Any] = {f"selection/{name}": value for name, value in self.selection.items()}
         for stage, values in self.rows():
-            names = _MAIN_METRICS if values.lane is None else _MAIN_METRICS[:4]
+            names = _MAIN_METRICS if values.lane is None else _MOVED_BY_GAMMA
             result |= {f"{stage}/{name}": values.metrics.get(name) for name in names}
             if values.lane is not None:
                 result[f"{stage}/gamma"] = values.gamma
         return result
 
-    def lane(self, lane: str) -> dict[str, StageRecord]:
+    def lane(self, lane: Lane) -> dict[str, StageRecord]:
         """The calibrated stages of a lane."""
-        return {name: stage for name, stage in self.calibrated.items() if stage.lane == lane}
+        return {name: stage for name, stage in self.stages.calibrated.items() if stage.lane == lane}
 
 
 def nullable(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -191,3 +210,8 @@ def nullable(values: Mapping[str, float]) -> dict[str, float | None]:
 def none_if_nan(value: float) -> float | None:
     """``nan`` as None."""
     return None if math.isnan(value) else value
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, ftc and the libraries that shape numbers; none of them is imported."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}

@@ -136,7 +136,7 @@ def test_a_folder_and_a_hub_model_without_images_of_absent_classes(tmp_path):
     local = ("model.name=local-dir:hub", "logger=csv", "trainer.max_epochs=1", "run_dir=seen_only")
     result = run_train(tmp_path, *command.split()[3:], *local)
     assert result.returncode == 0, result.stderr
-    manifest = json.loads((tmp_path / "seen_only" / "split.json").read_text())
+    manifest = json.loads((tmp_path / "seen_only" / "partition.json").read_text())
     assert manifest["class_names"] == list(CLASSES)
     assert (manifest["seen"], manifest["absent"]) == (["circle", "cross"], ["square", "star"])
     results = json.loads((tmp_path / "seen_only" / "results.json").read_text())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import netrc
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from ftc.assembly.instantiate import make
+from ftc.config.commands import TrainConfig
+from ftc.errors import InputError
 from ftc.files import written_whole
 
 
@@ -157,3 +161,37 @@ def _has_credentials() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
+    """What makes the run's loggers, once its folder exists.
+
+    Raises:
+        InputError: a target that does not exist or does not take its arguments.
+    """
+    factories = []
+    for name, node in (config.logger or {}).items():
+        factory = make(f"logger.{name}", {**node, "_partial_": True})
+        try:
+            inspect.signature(factory).bind()
+        except (TypeError, ValueError) as error:
+            reason = f"does not take these arguments ({error})"
+            raise InputError(f"logger.{name}={node['_target_']}: {reason}") from error
+        factories.append(factory)
+    return factories
+
+
+@contextmanager
+def closing(makers: Sequence[Callable[[], Logger]]) -> Iterator[list[Logger]]:
+    """Loggers inside the block; every W&B run is closed when it ends, so that the next job gets its own.
+
+    Args:
+        makers: see `logger_factories`.
+    """
+    loggers = [make_logger() for make_logger in makers]
+    try:
+        yield loggers
+    finally:
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()

@@ -4,7 +4,7 @@ Two lanes, never mixed: *seen-only* (labelled seen target data and the source mo
 images without labels as well). The oracle is neither: it looks at evaluated labels.
 """
 
-from ftc.calibrators.base import Calibration, Calibrator, Lane, bootstrap_gamma
+from ftc.calibrators.base import Calibration, Calibrator, bootstrap_gamma
 from ftc.calibrators.evidence import (
     Evidence,
     Fold,
@@ -14,9 +14,10 @@ from ftc.calibrators.evidence import (
     SeenEvidence,
     UnlabelledEvidence,
 )
+from ftc.calibrators.folds import FoldPlan
 from ftc.calibrators.interpolated import Interpolated
 from ftc.calibrators.oracle import Oracle
-from ftc.calibrators.pseudo_cv import FoldPlan, PseudoCrossValidation
+from ftc.calibrators.pseudo_cv import PseudoCrossValidation
 from ftc.calibrators.seen_only import (
     AnchoredLogitGap,
     AverageLogitGap,
@@ -25,8 +26,9 @@ from ftc.calibrators.seen_only import (
     MixedAnchor,
     SymmetricMisroute,
 )
-from ftc.calibrators.selection import Available, fit_all, reported_name
+from ftc.calibrators.selection import Available, Observed, fit_all, reported_name
 from ftc.calibrators.unlabelled import ExpectedAccuracy, MarginMixture, PriorMatching
+from ftc.calibrators.weights import WeightPath
 
 __all__ = [
     "AnchoredLogitGap",
@@ -41,11 +43,11 @@ __all__ = [
     "FoldEvidence",
     "FoldPlan",
     "Interpolated",
-    "Lane",
     "MarginMixture",
     "MisrouteMatching",
     "MixedAnchor",
     "NoEvidence",
+    "Observed",
     "Oracle",
     "OracleEvidence",
     "PriorMatching",
@@ -53,6 +55,7 @@ __all__ = [
     "SeenEvidence",
     "SymmetricMisroute",
     "UnlabelledEvidence",
+    "WeightPath",
     "bootstrap_gamma",
     "fit_all",
     "reported_name",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
 from ftc.calibrators.evidence import Evidence
+from ftc.calibrators.folds import FoldPlan
+from ftc.calibrators.weights import WeightPath
 from ftc.errors import InputError
 from ftc.functional.bootstrap import Interval, check_bootstrap, percentile_interval
+from ftc.results import Lane
 
 E = TypeVar("E", bound=Evidence)
-Lane = Literal["seen_only", "unlabelled", "oracle"]
 # Which labelled seen samples: those trained on, or those held out of fine-tuning.
 SeenData = Literal["train", "held_out"]
 
@@ -28,7 +30,7 @@ class Calibration:
         gamma: in logits.
         uses: the data it was estimated from, in words.
         lane: ``seen_only``, ``unlabelled`` (target images without labels as well) or ``oracle`` (evaluated
-            labels: a bound or a leak, never a method).
+            labels: a bound or a leak, never a calibrator to deploy).
         details: what else was estimated on the way, by name.
     """
 
@@ -37,42 +39,33 @@ class Calibration:
     lane: Lane = "seen_only"
     details: Mapping[str, float] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for checkpoints and results."""
-        return {
-            "gamma": self.gamma,
-            "uses": list(self.uses),
-            "lane": self.lane,
-            "details": dict(self.details),
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_dict`."""
-        return cls(content["gamma"], tuple(content["uses"]), content["lane"], dict(content["details"]))
-
 
 class Calibrator(ABC, Generic[E]):
     """An estimator of γ from one type of evidence.
 
+    A calibrator says what it needs; whoever runs it asks these attributes and nothing else.
+
     Attributes:
-        evidence: the type `fit` takes; callers choose what to hand over by it.
+        title: its name in print.
         lane: the lane its results are compared in.
-        on: which labelled seen samples it wants.
-        needs_source: whether its evidence must hold the source model's numbers.
+        evidence: the type `fit` takes; callers choose what to hand over by it.
+        on: which labelled seen samples its `SeenEvidence` holds.
+        source: whether its evidence must hold the source model's numbers.
+        held_out: whether it wants labelled seen samples that were held out of fine-tuning.
+        folds: the further fine-tunes that its evidence comes from, None for none.
+        weights: the weights that it is for, None for those that fine-tuning ended with.
         calibration: the latest fit, None before the first.
     """
 
-    evidence: type[Evidence]
+    title: str
     lane: Lane = "seen_only"
+    evidence: type[Evidence]
     on: SeenData | Literal["eval"] = "train"
-    needs_source: bool = False
+    source: bool = False
+    held_out: bool = False
+    folds: FoldPlan | None = None
+    weights: WeightPath | None = None
     calibration: Calibration | None = None
-
-    @property
-    def needs_held_out(self) -> bool:
-        """Whether it wants labelled seen samples that were held out of fine-tuning."""
-        return self.on == "held_out"
 
     @abstractmethod
     def estimate(self, evidence: E) -> Calibration:
@@ -99,11 +92,11 @@ class Calibrator(ABC, Generic[E]):
 
     def state_dict(self) -> dict[str, Any]:
         """The latest fit in plain types; empty before the first."""
-        return {} if self.calibration is None else self.calibration.to_dict()
+        return {} if self.calibration is None else asdict(self.calibration)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a fit from `state_dict`."""
-        self.calibration = Calibration.from_dict(state) if state else None
+        self.calibration = Calibration(**state) if state else None
 
 
 def bootstrap_gamma(

@@ -13,9 +13,9 @@ from torch import Generator, Tensor
 
 from ftc.errors import InputError
 from ftc.functional.gamma import non_target_gap
-from ftc.functional.mixture import PoolStatistics, pool_statistics
-from ftc.functional.outcomes import Outcomes, as_logits, reduce_logits
-from ftc.functional.statistics import SeenStatistics, seen_statistics
+from ftc.functional.inputs import as_logits
+from ftc.functional.outcomes import Outcomes, reduce_logits
+from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
 from ftc.partition import ClassPartition
 
 

@@ -10,25 +10,62 @@ from torch import Tensor
 
 from ftc.calibrators.base import Calibration, Calibrator
 from ftc.calibrators.evidence import Evidence
+from ftc.calibrators.seen_only import SymmetricMisroute
+from ftc.calibrators.weights import WeightPath
 from ftc.errors import InputError
+from ftc.functional.weights import interpolate_weights
 
 ALPHAS = (0.5, 0.625, 0.75, 0.875)
+
+
+class StraightLine(WeightPath):
+    """θ0 + α (θ1 − θ0), α given or chosen.
+
+    Args:
+        alpha: 0 is the source model, 1 the fine-tuned one; None chooses.
+        candidates: choices beside 0 and 1 where ``alpha`` is None.
+        tolerance: how much accuracy inside S the choice may cost, a fraction.
+
+    Raises:
+        InputError: an α outside [0, 1].
+    """
+
+    def __init__(self, alpha: float | None, candidates: Sequence[float], tolerance: float) -> None:
+        for value in (*candidates, *(() if alpha is None else (alpha,))):
+            if not 0 <= value <= 1:
+                raise InputError(f"alpha={value}: give a share between 0, the source model, and 1")
+        self.alpha = alpha
+        self.candidates = tuple(sorted(candidates))
+        self.tolerance = tolerance
+
+    def at(
+        self, source: Mapping[str, Tensor], fine_tuned: Mapping[str, Tensor], alpha: float
+    ) -> dict[str, Tensor]:
+        return interpolate_weights(source, fine_tuned, alpha)
+
+    def choose(self, hits: Mapping[float, Tensor]) -> float:
+        """The smallest α above 0 that costs held-out seen samples no more than the tolerance.
+
+        Where even the fine-tuned model costs more, because fine-tuning went wrong, the choice is 0.
+        """
+        accuracy = {alpha: float(hit.double().mean()) for alpha, hit in hits.items() if len(hit)}
+        floor = max(accuracy.get(0.0, 0.0), accuracy.get(1.0, 0.0)) - self.tolerance
+        admitted = [alpha for alpha, value in accuracy.items() if alpha > 0 and value >= floor]
+        return min(admitted, default=0.0)
 
 
 class Interpolated(Calibrator[Evidence]):
     """A calibrator applied to the model with weights θ0 + α (θ1 − θ0), source to fine-tuned.
 
-    It wants the evidence of *that* model, which the caller makes (`ftc.models.interpolate_weights`) and
-    evaluates. Its accuracies are that model's (PROTOCOL: ``interpolated``).
+    Its evidence is that of the interpolated model, and so are its accuracies
+    (docs/definitions.md, "Estimators of γ").
 
     Args:
         calibrator: estimates γ from the interpolated model's evidence.
-        alpha: α; 0 is the source model, 1 the fine-tuned one. None chooses it, see `choose`.
-        alphas: choices beside 0 and 1 where ``alpha`` is None.
-        tolerance: how much accuracy inside S the choice may cost, a fraction.
+        alpha, alphas, tolerance: see `StraightLine`.
 
     Raises:
-        InputError: α outside [0, 1], or a calibrator that cannot be one.
+        InputError: an α outside [0, 1], or a calibrator that cannot be one.
     """
 
     def __init__(
@@ -38,42 +75,19 @@ class Interpolated(Calibrator[Evidence]):
         alphas: Sequence[float] = ALPHAS,
         tolerance: float = 0.01,
     ) -> None:
-        for value in (*alphas, *(() if alpha is None else (alpha,))):
-            if not 0 <= value <= 1:
-                raise InputError(f"alpha={value}: give a share between 0, the source model, and 1")
-        if not isinstance(calibrator, Calibrator) or isinstance(calibrator, Interpolated):
+        if not isinstance(calibrator, Calibrator) or calibrator.weights is not None:
             raise InputError(f"calibrator={calibrator!r}: give one that estimates γ from evidence")
-        self.alpha = alpha
-        self.alphas = tuple(sorted(alphas))
-        self.tolerance = tolerance
+        self.weights = StraightLine(alpha, alphas, tolerance)
         self.inner = calibrator
-        self.evidence = calibrator.evidence
         self.lane = calibrator.lane
+        self.evidence = calibrator.evidence
         self.on = calibrator.on
-        self.needs_source = calibrator.needs_source
-
-    @property
-    def needs_held_out(self) -> bool:
-        return self.alpha is None or self.inner.needs_held_out
-
-    def choose(self, hits: Mapping[float, Tensor]) -> float:
-        """The smallest α, 0 aside, that costs held-out seen samples no more than the tolerance.
-
-        Where even the fine-tuned model does, because fine-tuning went wrong, the source model: 0.
-
-        Args:
-            hits: by α, 0 and 1 among them: argmax_F z = y of held-out seen samples, bool (N,); none where a
-                logit is not finite.
-        """
-        accuracy = {alpha: float(hit.double().mean()) for alpha, hit in hits.items() if len(hit)}
-        floor = max(accuracy.get(0.0, 0.0), accuracy.get(1.0, 0.0)) - self.tolerance
-        admitted = [alpha for alpha, value in accuracy.items() if alpha > 0 and value >= floor]
-        return min(admitted, default=0.0)
+        self.source = calibrator.source
+        self.held_out = alpha is None or calibrator.held_out
+        where = "interpolated" if alpha is None else f"interpolated, α = {alpha:g}"
+        usual = calibrator.title == SymmetricMisroute.title
+        self.title = where if usual else f"{where}, {calibrator.title}"
 
     def estimate(self, evidence: Evidence) -> Calibration:
         calibration = self.inner.estimate(evidence)
-        uses = dict.fromkeys((*calibration.uses, "source model"))
-        details = dict(calibration.details)
-        if self.alpha is not None:
-            details["alpha"] = self.alpha
-        return replace(calibration, uses=tuple(uses), details=details)
+        return replace(calibration, uses=tuple(dict.fromkeys((*calibration.uses, "source model"))))

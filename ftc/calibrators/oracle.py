@@ -16,8 +16,9 @@ class Oracle(Calibrator[OracleEvidence]):
         average: over samples, or over classes.
     """
 
-    evidence = OracleEvidence
+    title = "oracle"
     lane = "oracle"
+    evidence = OracleEvidence
 
     def __init__(self, criterion: Criterion = "acc_all", average: Average = "sample") -> None:
         self.criterion: Criterion = criterion

@@ -21,6 +21,7 @@ class FixedGamma(Calibrator[Evidence]):
         InputError: γ is not a finite number.
     """
 
+    title = "fixed γ"
     evidence = NoEvidence
 
     def __init__(self, gamma: float) -> None:
@@ -47,8 +48,10 @@ class AverageLogitGap(Calibrator[SeenEvidence | OracleEvidence]):
     def __init__(self, on: Literal["train", "held_out", "eval"] = "train") -> None:
         _check_choice("on", on, ("train", "held_out", "eval"))
         self.on = on
+        self.held_out = on == "held_out"
         self.evidence = OracleEvidence if on == "eval" else SeenEvidence
         self.lane = "oracle" if on == "eval" else "seen_only"
+        self.title = {"train": "ALG", "held_out": "ALG, held out", "eval": "ALG on test (leak)"}[on]
 
     def estimate(self, evidence: SeenEvidence | OracleEvidence) -> Calibration:
         if isinstance(evidence, OracleEvidence):
@@ -58,14 +61,15 @@ class AverageLogitGap(Calibrator[SeenEvidence | OracleEvidence]):
 
 
 class _Anchored(Calibrator[SeenEvidence], ABC):
-    """What compares the fine-tuned model with its source on the same seen samples."""
+    """A calibrator that compares the fine-tuned model with its source on the same seen samples."""
 
     evidence = SeenEvidence
-    needs_source = True
+    source = True
 
     def __init__(self, on: SeenData) -> None:
         _check_choice("on", on, ("train", "held_out"))
         self.on = on
+        self.held_out = on == "held_out"
 
     def estimate(self, evidence: SeenEvidence) -> Calibration:
         if evidence.source is None:
@@ -90,6 +94,8 @@ class AnchoredLogitGap(_Anchored):
     (PROTOCOL: "Beyond the paper").
     """
 
+    title = "anchored"
+
     def __init__(self, on: SeenData = "train") -> None:
         super().__init__(on)
 
@@ -106,6 +112,8 @@ class MisrouteMatching(_Anchored):
     paper").
     """
 
+    title = "misroute"
+
     def __init__(self, on: SeenData = "held_out") -> None:
         super().__init__(on)
 
@@ -117,6 +125,8 @@ class MisrouteMatching(_Anchored):
 
 class MixedAnchor(_Anchored):
     """The mean of misroute matching and anchored ALG on the same samples (PROTOCOL: ``mixed_anchor``)."""
+
+    title = "mixed anchor"
 
     def __init__(self, on: SeenData = "held_out") -> None:
         super().__init__(on)
@@ -136,6 +146,8 @@ class SymmetricMisroute(_Anchored):
     absent class has two sides, of which fine-tuning trains one: so the rate falls by the mean of 1 and the
     ratio of the errors inside S after and before. γ is that quantile of the margins of held-out samples.
     """
+
+    title = "symmetric misroute"
 
     def __init__(self, on: SeenData = "held_out") -> None:
         super().__init__(on)

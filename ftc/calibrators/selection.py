@@ -1,10 +1,13 @@
-"""Which evidence a calibrator gets: the one place where data and methods meet."""
+"""Which evidence a calibrator gets: the one place where data and calibrators meet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import attrs
+from attrs import frozen
 
 from ftc.calibrators.base import Calibration, Calibrator, SeenData
 from ftc.calibrators.evidence import (
@@ -15,8 +18,34 @@ from ftc.calibrators.evidence import (
     SeenEvidence,
     UnlabelledEvidence,
 )
-from ftc.calibrators.pseudo_cv import FoldPlan, PseudoCrossValidation
+from ftc.calibrators.folds import FoldPlan
 from ftc.errors import InputError
+from ftc.functional import PoolStatistics, SeenStatistics
+from ftc.partition import ClassPartition
+
+_ORIGINS: dict[SeenData, str] = {"train": "seen train", "held_out": "seen val"}
+
+
+@frozen(eq=False)
+class Observed:
+    """The calibration data under one model; `attrs.asdict` gives what checkpoints keep of it.
+
+    Attributes:
+        seen: labelled seen samples, those trained on and those held out of fine-tuning.
+        pool: unlabelled images, or None.
+    """
+
+    seen: Mapping[SeenData, SeenStatistics] = attrs.field(factory=dict)
+    pool: PoolStatistics | None = None
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Observed:
+        """What `attrs.asdict` took apart."""
+        pool = state["pool"]
+        return cls(
+            {on: SeenStatistics(**fields) for on, fields in state["seen"].items()},
+            None if pool is None else PoolStatistics(**pool),
+        )
 
 
 @dataclass(frozen=True)
@@ -35,12 +64,40 @@ class Available:
     folds: Mapping[FoldPlan, FoldEvidence] = field(default_factory=dict)
     evaluated: OracleEvidence | None = None
 
+    @classmethod
+    def from_observed(
+        cls,
+        fine_tuned: Observed,
+        source: Observed,
+        partition: ClassPartition,
+        pool_origin: str = "unlabelled pool",
+        folds: Mapping[FoldPlan, FoldEvidence] | None = None,
+    ) -> Available:
+        """The evidence in the same data under the fine-tuned and the source model.
+
+        Args:
+            fine_tuned: under the model to be calibrated.
+            source: under the source model; empty where that was not evaluated.
+            partition: seen, absent and other columns.
+            pool_origin: where the pool's images come from, in words.
+            folds: of pseudo cross-validation, by plan.
+        """
+        seen = {
+            on: SeenEvidence(_ORIGINS[on], statistics, partition, source.seen.get(on))
+            for on, statistics in fine_tuned.seen.items()
+        }
+        unlabelled = None
+        if fine_tuned.pool is not None:
+            held_out = seen.get("held_out")
+            unlabelled = UnlabelledEvidence(pool_origin, fine_tuned.pool, partition, source.pool, held_out)
+        return cls(seen, unlabelled, folds or {})
+
     def of(self, calibrator: Calibrator[Any]) -> Evidence | None:
         """The evidence of the type that a calibrator takes, None where there is none."""
+        if calibrator.folds is not None:
+            return self.folds.get(calibrator.folds)
         if calibrator.evidence is SeenEvidence:
             return None if calibrator.on == "eval" else self.seen.get(calibrator.on)
-        if isinstance(calibrator, PseudoCrossValidation):
-            return self.folds.get(calibrator.plan)
         return {
             NoEvidence: NoEvidence(),
             UnlabelledEvidence: self.unlabelled,

@@ -23,10 +23,7 @@ class _OnPool(Calibrator[UnlabelledEvidence]):
         if prior is not None and prior != "estimate":
             _check_share("prior", prior, "estimate, or null for |U| / (|S| + |U|)")
         self.prior: Prior = prior
-
-    @property
-    def needs_held_out(self) -> bool:
-        return self.prior == "estimate"
+        self.held_out = prior == "estimate"
 
     def _share(self, evidence: UnlabelledEvidence) -> tuple[float, tuple[str, ...]]:
         """π, and the data that it comes from."""
@@ -56,6 +53,7 @@ class PriorMatching(_OnPool):
 
     def __init__(self, prior: Prior = None) -> None:
         super().__init__(prior)
+        self.title = "prior-matched, estimated" if prior == "estimate" else "prior-matched"
 
     def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
         share, uses = self._share(evidence)
@@ -75,14 +73,13 @@ class MarginMixture(_OnPool):
         InputError: a share outside [0, 1].
     """
 
+    title = "margin mixture"
+
     def __init__(self, prior: Prior = None, hit_ratio: float = 0.8, smoothing: float = 0.1) -> None:
         super().__init__(prior)
+        self.held_out = True
         self.hit_ratio = _check_share("hit_ratio", hit_ratio)
         self.smoothing = _check_share("smoothing", smoothing)
-
-    @property
-    def needs_held_out(self) -> bool:
-        return True
 
     def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
         share, uses = self._share(evidence)
@@ -116,9 +113,11 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
         InputError: a share outside (0, 1).
     """
 
-    evidence = UnlabelledEvidence
+    title = "expected accuracy"
     lane = "unlabelled"
-    needs_source = True
+    evidence = UnlabelledEvidence
+    source = True
+    held_out = True
 
     def __init__(self, prior: float | None = None, deployed: float | Literal["pool"] | None = None) -> None:
         self.prior = prior if prior is None else _check_share("prior", prior, "null to estimate it")
@@ -129,10 +128,6 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
         if deployed is not None and deployed != "pool":
             deployed = _check_share("deployed", deployed, "pool, or null for |U| / (|S| + |U|)")
         self.deployed = deployed
-
-    @property
-    def needs_held_out(self) -> bool:
-        return True
 
     def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
         seen = _held_out(evidence)

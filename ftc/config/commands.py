@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
-    field_validator,
     model_validator,
 )
 
-from ftc.config.data import DataConfig, ModelConfig, Target
-from ftc.config.node import Node
-from ftc.config.partition import NamedSplit, PartitionConfig
+from ftc.config.calibration import CalibrationConfig, CalibratorsConfig
+from ftc.config.data import DataConfig
+from ftc.config.model import ModelConfig
+from ftc.config.node import Node, Target
+from ftc.config.partition import NamedPartition, PartitionConfig
+from ftc.config.training import OptimizerConfig, SchedulerConfig, SourceConfig, TrainerConfig
 from ftc.errors import InputError
+from ftc.files import digest, file_digest
 from ftc.results import OBJECTIVES
 
 # Files that hold logits; a folder of them holds an array each.
@@ -30,132 +29,9 @@ LOGIT_FILES = (".npz", ".npy", ".safetensors", ".parquet")
 
 # What a run's numbers do not depend on, and so its name neither.
 _NOT_COMPUTED = (
-    *("run_dir", "group", "output_dir", "logger"),
+    *("run_dir", "group", "output_dir", "cache_dir", "logger"),
     *("overwrite", "resume", "checkpoint_minutes", "objective"),
 )
-
-
-class OptimizerConfig(Node):
-    name: str
-    lr: PositiveFloat
-    backbone_lr_scale: NonNegativeFloat
-    weight_decay: NonNegativeFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    kwargs: dict[str, Any]
-
-
-class SchedulerConfig(Node):
-    name: str
-    warmup_iterations: NonNegativeInt
-    min_lr: NonNegativeFloat
-    kwargs: dict[str, Any]
-
-
-class SourceConfig(Node):
-    checkpoint: str | None
-    strict: bool
-    seed: NonNegativeInt
-    max_epochs: PositiveInt
-    iterations_per_epoch: PositiveInt | None
-    optimizer: OptimizerConfig
-    scheduler: SchedulerConfig
-    cache_dir: str
-
-    @model_validator(mode="after")
-    def _checkpoint_exists(self) -> SourceConfig:
-        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
-            raise InputError(f"source.checkpoint={self.checkpoint}: no such file")
-        return self
-
-
-class BootstrapConfig(Node):
-    replicates: NonNegativeInt
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    seed: NonNegativeInt
-
-    @field_validator("replicates")
-    @classmethod
-    def _enough(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("give 0 for no intervals, or at least 2, better 1000")
-        return value
-
-
-class CalibratorsConfig(Node):
-    use: list[str]
-    top_k: list[PositiveInt]
-    average: Literal["sample", "class"]
-    bootstrap: BootstrapConfig
-    methods: dict[str, Target]
-
-    @model_validator(mode="after")
-    def _names_exist(self) -> CalibratorsConfig:
-        choices = ", ".join(sorted(self.methods))
-        if "oracle" in self.methods:
-            raise InputError("calibration.methods.oracle: the name is taken by the bound; choose another")
-        for name in self.use:
-            if name not in self.methods:
-                raise InputError(
-                    f"calibration.use={self.use}: no calibrator {name!r}; choose from {choices} "
-                    "(the oracle is always added)"
-                )
-        if len(set(self.use)) != len(self.use):
-            raise InputError(f"calibration.use={self.use}: name each calibrator once")
-        if 1 not in self.top_k:
-            raise InputError(f"calibration.top_k={self.top_k}: 1 must be among them")
-        return self
-
-
-class CalibrationConfig(CalibratorsConfig):
-    default: str | None
-    cache_dir: str
-
-    @model_validator(mode="after")
-    def _default_is_in_use(self) -> CalibrationConfig:
-        if not self.use:
-            raise InputError("calibration.use=[]: name at least one calibrator, fixed for a γ given by hand")
-        if self.default is not None and self.default not in self.use:
-            raise InputError(
-                f"calibration.default={self.default}: not among calibration.use; choose from "
-                f"{', '.join(self.use)}"
-            )
-        return self
-
-    @property
-    def deployed(self) -> str:
-        """The calibrator whose result a deployed model gets: the default, else the first in use."""
-        return self.use[0] if self.default is None else self.default
-
-
-class TrainerConfig(Node):
-    # Lightning's Trainer has many more arguments; it checks those itself.
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    accelerator: str
-    devices: int | str | list[int]
-    num_nodes: PositiveInt
-    strategy: str
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    max_epochs: PositiveInt
-    accumulate_grad_batches: PositiveInt
-    gradient_clip_val: PositiveFloat | None
-    deterministic: bool | Literal["warn"]
-
-    @model_validator(mode="after")
-    def _validates_at_the_end(self) -> TrainerConfig:
-        every = (self.model_extra or {}).get("check_val_every_n_epoch")
-        if isinstance(every, int) and (every < 1 or self.max_epochs % every):
-            raise InputError(
-                f"trainer.check_val_every_n_epoch={every}: γ is fitted at validations, so the last of "
-                f"trainer.max_epochs={self.max_epochs} needs one; choose a divisor"
-            )
-        return self
-
-    @property
-    def is_single(self) -> bool:
-        """Whether one process does the training, as far as the configuration can tell."""
-        one = self.devices in (1, "1") or (isinstance(self.devices, list) and len(self.devices) == 1)
-        return one and self.num_nodes == 1
 
 
 class JobConfig(Node, ABC):
@@ -184,10 +60,12 @@ class TrainConfig(JobConfig):
     compile: bool
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     paper_repo: str | None
+    cache_dir: str
     data: DataConfig
     model: ModelConfig
     partition: PartitionConfig
     source: SourceConfig
+    method: Target
     optimizer: OptimizerConfig
     scheduler: SchedulerConfig
     calibration: CalibrationConfig
@@ -230,11 +108,6 @@ class TrainConfig(JobConfig):
                 f"objective={name}: wants labelled seen images held out of fine-tuning; set data.holdout to "
                 "their share, such as 0.1, or name data.readers.val"
             )
-        methods = [self.calibration.methods[name]["_target_"] for name in self.calibration.use]
-        if name == "pseudo_ausuc" and not any(m.endswith(".PseudoCrossValidation") for m in methods):
-            raise InputError(
-                f"objective={name}: wants the folds of pseudo cross-validation; add pcv to calibration.use"
-            )
 
     @property
     def has_pretrained_head(self) -> bool:
@@ -245,6 +118,10 @@ class TrainConfig(JobConfig):
     def trains_source(self) -> bool:
         """Whether the source stage trains: on source images, unless a checkpoint is the source model."""
         return self.data.readers.source is not None and self.source.checkpoint is None
+
+    def cache(self, part: Literal["source", "folds", "images"]) -> Path:
+        """A part of what runs share: source models, folds of pseudo cross-validation, decoded images."""
+        return Path(self.cache_dir) / part
 
     def execution(self) -> dict[str, Any]:
         """How the model is executed, which everything trained depends on in its last places."""
@@ -258,12 +135,9 @@ class TrainConfig(JobConfig):
         """What the run's numbers depend on, JSON types: files count by content, not by place."""
         content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
         content["partition"] = self.partition.identity()
-        content["source"].pop("cache_dir")
         content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
-        content["data"].pop("cache_dir")
         if self.data.columns_file is not None:
             content["data"]["columns"] = file_digest(self.data.columns_file)
-        content["calibration"].pop("cache_dir")
         return content
 
 
@@ -293,7 +167,7 @@ class CalibrateConfig(JobConfig):
     held_out: str | None
     pool: str | None
     eval: str
-    partition: NamedSplit
+    partition: NamedPartition
     calibration: CalibratorsConfig
 
     @model_validator(mode="after")
@@ -332,19 +206,3 @@ class CompareConfig(Node):
         if not Path(self.runs).is_dir():
             raise InputError(f"runs={self.runs}: no such folder")
         return self
-
-
-def digest(content: Any) -> str:
-    """Eight hexadecimal digits that stand for JSON content."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def file_digest(path: str | None) -> str | None:
-    """The SHA-256 of a file's content."""
-    if path is None:
-        return None
-    whole = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while part := file.read(1 << 20):
-            whole.update(part)
-    return whole.hexdigest()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -15,20 +14,11 @@ from pydantic import (
 )
 
 from ftc.benchmarks.catalogue import check_present
-from ftc.config.node import Node
+from ftc.config.node import Node, Target
 from ftc.errors import InputError
 
 # Names of head columns that need no file, see `ftc.data.columns`.
 _NAMED = ("imagenet-1k", "model")
-
-
-def _has_target(node: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(node.get("_target_"), str):
-        raise ValueError("needs a _target_, the dotted name of what to build")
-    return node
-
-
-Target = Annotated[dict[str, Any], AfterValidator(_has_target)]
 
 
 class ReadersConfig(Node):
@@ -58,7 +48,6 @@ class DataConfig(Node):
     num_workers: NonNegativeInt
     gallery: bool
     cache: bool
-    cache_dir: str | None
 
     @model_validator(mode="after")
     def _one_source_of_held_out_data(self) -> DataConfig:
@@ -103,23 +92,3 @@ class DataConfig(Node):
     def held_out(self) -> bool:
         """Whether labelled target images are kept out of training, for validation."""
         return self.readers.val is not None or self.holdout > 0
-
-
-class TimmModelConfig(Node):
-    kind: Literal["timm"]
-    name: str
-    pretrained: bool
-    kwargs: dict[str, Any]
-
-
-class ClipModelConfig(Node):
-    """CLIP's image encoder, its zero-shot classifier as the head; of pre-trained weights, null: random."""
-
-    kind: Literal["clip"]
-    name: str
-    pretrained: str | None
-    templates: Annotated[list[str], Field(min_length=1)]
-    words: dict[str, str]
-
-
-ModelConfig = Annotated[TimmModelConfig | ClipModelConfig, Field(discriminator="kind")]

@@ -1,24 +1,24 @@
-"""How seen and absent classes are chosen: the ``partition`` group, types that build partitions (no torch)."""
+"""The partition group: how seen and absent classes are chosen."""
 
 from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ftc.config.node import Node
 from ftc.errors import InputError
-from ftc.partition import ClassPartition, SplitManifest
+from ftc.partition import ClassPartition, PartitionManifest
 from ftc.partition.published import label_names, published_lists, published_order
 
 
 @dataclass(frozen=True)
-class SplitContext:
+class PartitionContext:
     """What a choice of classes may depend on.
 
     Attributes:
@@ -26,14 +26,15 @@ class SplitContext:
         trained: columns with training images in the target domain.
         evaluated: columns with test images.
         samples: count and digest of every split's samples, as in a manifest.
-        class_means: source features' class means, (C, D); computed when called.
+        class_means: of the source model's features, (C, D), for rules that are ``by_source_model``;
+            else None.
     """
 
     class_names: tuple[str, ...]
     trained: tuple[int, ...]
     evaluated: tuple[int, ...]
     samples: Mapping[str, Mapping[str, Any]]
-    class_means: Callable[[], Any]
+    class_means: Any = None
 
     @property
     def num_classes(self) -> int:
@@ -41,11 +42,17 @@ class SplitContext:
         return len(self.class_names)
 
 
-class Split(Node, ABC):
-    """A way to choose S and U."""
+class PartitionRule(Node, ABC):
+    """A way to choose S and U.
+
+    Attributes:
+        by_source_model: whether it looks at the source model, which has to be there first.
+    """
+
+    by_source_model: ClassVar[bool] = False
 
     @abstractmethod
-    def build(self, context: SplitContext) -> ClassPartition:
+    def build(self, context: PartitionContext) -> ClassPartition:
         """The partition.
 
         Raises:
@@ -68,7 +75,7 @@ class Split(Node, ABC):
         """
 
 
-class _Drawn(Split):
+class _Drawn(PartitionRule):
     seed: NonNegativeInt
     num_seen: PositiveInt | None
     num_absent: NonNegativeInt | None
@@ -98,14 +105,14 @@ class _Drawn(Split):
             raise InputError(f"partition.num_seen={self.num_seen}: {error}") from error
 
 
-class RandomSplit(_Drawn):
+class RandomPartition(_Drawn):
     """Drawn among the classes that have training images, or named."""
 
     kind: Literal["random"]
     seen: list[int | str] | None
     absent: list[int | str] | None
 
-    def build(self, context: SplitContext) -> ClassPartition:
+    def build(self, context: PartitionContext) -> ClassPartition:
         if self.seen is None:
             return self._draw(context.trained, context.num_classes)
         return _named(context.class_names, self.seen, self.absent)
@@ -119,7 +126,7 @@ class RandomSplit(_Drawn):
             _named([str(c) for c in range(num_classes)], self.seen, self.absent)
 
 
-class NamedSplit(Node):
+class NamedPartition(Node):
     """Given column by column, for logits, which have no class names."""
 
     seen: list[int]
@@ -134,18 +141,19 @@ class NamedSplit(Node):
         return _named([str(c) for c in range(num_classes)], self.seen, self.absent)
 
 
-class SemanticSplit(_Drawn):
+class SemanticPartition(_Drawn):
     """Seen classes near to the absent ones or far from them, by the source model's class means."""
 
+    by_source_model = True
     kind: Literal["near", "far"]
 
-    def build(self, context: SplitContext) -> ClassPartition:
+    def build(self, context: PartitionContext) -> ClassPartition:
         from ftc.partition.semantic import semantic_partition
 
         self._draw(context.trained, context.num_classes)
         return semantic_partition(
             self.kind,
-            context.class_means(),
+            context.class_means,
             context.trained,
             context.num_classes,
             self.size,
@@ -166,7 +174,7 @@ class Published(Node):
     orders: dict[str, str]
 
 
-class PaperSplit(Split):
+class PaperPartition(PartitionRule):
     """The published class order: seen = its first classes, absent = its last."""
 
     kind: Literal["paper"]
@@ -175,7 +183,7 @@ class PaperSplit(Split):
     num_absent: NonNegativeInt
     published: Published
 
-    def build(self, context: SplitContext) -> ClassPartition:
+    def build(self, context: PartitionContext) -> ClassPartition:
         order = self._order()
         folders = label_names(published_lists(self._repo, self.published.benchmark), self.published.lists)
         columns = {name: column for column, name in enumerate(context.class_names)}
@@ -220,21 +228,21 @@ class PaperSplit(Split):
         return published_order(self._repo, names[self.published.order])
 
 
-class FileSplit(Split):
-    """A split manifest, such as an earlier run's ``split.json``."""
+class FilePartition(PartitionRule):
+    """A partition manifest, such as an earlier run's ``partition.json``."""
 
     kind: Literal["file"]
     path: str
     samples: Literal["check", "ignore"]
 
-    def build(self, context: SplitContext) -> ClassPartition:
+    def build(self, context: PartitionContext) -> ClassPartition:
         manifest = self._manifest()
         if self.samples == "check":
             for split, expected in manifest.samples.items():
                 found = context.samples.get(split)
-                if found is not None and dict(found) != dict(expected):
+                if found is not None and dict(found) != expected.model_dump():
                     raise InputError(
-                        f"partition.path={self.path}: its {split} samples are others ({expected['count']}, "
+                        f"partition.path={self.path}: its {split} samples are others ({expected.count}, "
                         f"here {found['count']}); use the same lists, or set partition.samples=ignore"
                     )
         return manifest.partition(context.class_names)
@@ -246,19 +254,19 @@ class FileSplit(Split):
         return "file"
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind, "manifest": self._manifest().to_json()}
+        return {"kind": self.kind, "manifest": self._manifest().model_dump(mode="json", by_alias=True)}
 
-    def _manifest(self) -> SplitManifest:
-        return SplitManifest.read(Path(self.path))
+    def _manifest(self) -> PartitionManifest:
+        return PartitionManifest.read(Path(self.path))
 
 
-class DataSplit(Split):
+class DataPartition(PartitionRule):
     """As the data are: seen = the classes with training images."""
 
     kind: Literal["data"]
     absent: Literal["rest", "evaluated"]
 
-    def build(self, context: SplitContext) -> ClassPartition:
+    def build(self, context: PartitionContext) -> ClassPartition:
         asked_for = range(context.num_classes) if self.absent == "rest" else context.evaluated
         absent = [column for column in asked_for if column not in context.trained]
         return ClassPartition(context.num_classes, context.trained, absent)
@@ -268,7 +276,8 @@ class DataSplit(Split):
 
 
 PartitionConfig = Annotated[
-    RandomSplit | SemanticSplit | PaperSplit | FileSplit | DataSplit, Field(discriminator="kind")
+    RandomPartition | SemanticPartition | PaperPartition | FilePartition | DataPartition,
+    Field(discriminator="kind"),
 ]
 
 

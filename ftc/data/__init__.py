@@ -3,7 +3,7 @@
 from ftc.data.cache import ImageCache
 from ftc.data.checks import check_images
 from ftc.data.columns import HeadColumns, columns_of
-from ftc.data.datamodule import PartitionedDataModule
+from ftc.data.datamodule import Loading, PartitionedDataModule
 from ftc.data.folders import ClassFolders, ListFile, UnlabelledFolder
 from ftc.data.libraries import HubDataset, TorchvisionDataset
 from ftc.data.readers import ArrayReader, EncodedReader, Reader, select
@@ -19,6 +19,7 @@ __all__ = [
     "HubDataset",
     "ImageCache",
     "ListFile",
+    "Loading",
     "PartitionedDataModule",
     "Preprocessing",
     "Reader",

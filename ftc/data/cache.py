@@ -13,9 +13,10 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from ftc.data.checks import cache_folder, chunks, digest, in_parallel, opened, verdicts
+from ftc.data.checks import verdicts
 from ftc.data.decode import UnreadableImage
 from ftc.data.readers import EncodedReader, Reader, sample_name
+from ftc.data.store import chunks, digest, in_parallel, opened
 from ftc.data.transforms import Form
 from ftc.files import written_whole
 
@@ -58,11 +59,11 @@ class ImageCache:
     Runs may share it, also at once.
 
     Args:
-        folder: by default the user's cache folder. It may be deleted whenever nothing runs.
+        folder: may be deleted whenever nothing runs.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = cache_folder(folder)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def store(
         self, reader: Reader, form: Form, rows: Tensor | None = None, num_workers: int = 0
@@ -81,7 +82,7 @@ class ImageCache:
         size = len(reader.targets)
         wanted = range(size) if rows is None else rows.tolist()
         contents = self._contents(reader, wanted, num_workers)
-        folder = self.folder / "images" / digest(form.key.encode())
+        folder = self.folder / "pixels" / digest(form.key.encode())
         # Of rows with the same content any will do.
         row_of = {content: row for row, content in contents.items()}
         with opened(self.folder) as index:

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from attrs import frozen
-from platformdirs import user_cache_dir
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ftc.data.decode import fault
 from ftc.data.readers import EncodedReader, OnError, Reader, some
+from ftc.data.store import chunks, digest, in_parallel, opened
 from ftc.errors import InputError
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 _CHUNK = 32
-_TABLES = """
-CREATE TABLE IF NOT EXISTS verdict (stamp TEXT PRIMARY KEY, digest TEXT, fault TEXT);
-CREATE TABLE IF NOT EXISTS image (
-  form TEXT, content TEXT, shard TEXT, offset INTEGER, height INTEGER, width INTEGER, channels INTEGER,
-  PRIMARY KEY (form, content)
-);
-"""
 
 
 @frozen
@@ -49,8 +32,8 @@ class Verdict:
 
 def check_images(
     readers: Mapping[str, Reader],
-    on_error: OnError = "error",
-    cache_dir: Path | None = None,
+    on_error: OnError,
+    folder: Path,
     num_workers: int = 0,
 ) -> dict[str, Tensor]:
     """Find images that cannot be decoded, and images trained on that are validated or tested on too.
@@ -62,7 +45,7 @@ def check_images(
         readers: by name, of which ``train`` must share no sample with ``val`` and ``test``.
         on_error: refuse bad images with an ``error``, or leave them out (``skip``): unreadable ones
             everywhere, shared ones of ``train``.
-        cache_dir: folder of the verdicts; by default the user's cache folder.
+        folder: where verdicts are kept.
         num_workers: processes to decode in; 0 for this one.
 
     Returns:
@@ -74,7 +57,7 @@ def check_images(
     encoded = {name: reader for name, reader in readers.items() if isinstance(reader, EncodedReader)}
     stamps = {name: [r.stamp(i) for i in range(len(r.targets))] for name, r in encoded.items()}
     samples = {stamp: (encoded[name], i) for name in encoded for i, stamp in enumerate(stamps[name])}
-    found = verdicts(samples, cache_folder(cache_dir), num_workers) if samples else {}
+    found = verdicts(samples, folder, num_workers) if samples else {}
     elsewhere = {stamp: name for name in ("test", "val") for stamp in stamps.get(name, ())}
     shared = {stamp: elsewhere[stamp] for stamp in stamps.get("train", ()) if stamp in elsewhere}
     if on_error == "error":
@@ -137,72 +120,3 @@ def _check(samples: Sequence[tuple[str, EncodedReader, int]]) -> dict[str, Verdi
         else:
             found[stamp] = Verdict(digest(content), fault(content))
     return found
-
-
-def digest(content: bytes) -> str:
-    """Stands for a content: 128 bits of BLAKE2b, hexadecimal."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def cache_folder(folder: Path | None) -> Path:
-    """A folder to keep things in between runs: that one, or the user's cache folder."""
-    return Path(user_cache_dir("ftc")) if folder is None else folder
-
-
-@contextmanager
-def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The index of a cache folder: verdicts, and where decoded images lie.
-
-    Raises:
-        InputError: a folder that cannot be written to, or a file that is no index.
-    """
-    path = folder / "index.sqlite"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        index = sqlite3.connect(path, timeout=60)
-        try:
-            index.executescript(_TABLES)
-            yield index
-        finally:
-            index.close()
-    except (sqlite3.Error, FileExistsError, PermissionError) as error:
-        raise InputError(f"{path}: {error}; remove it, or name another folder as data.cache_dir") from error
-
-
-def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Items in lists of that many, the last one shorter."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def in_parallel(
-    title: str, function: Callable[[T], R], tasks: Sequence[T], num_workers: int = 0
-) -> Iterator[R]:
-    """Results of a function, in order, from so many processes, under a progress bar."""
-    if not tasks:
-        return
-    loader = DataLoader(
-        _Tasks(function, tasks),
-        batch_size=None,
-        collate_fn=as_is,
-        num_workers=min(num_workers, len(tasks)),
-    )
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield from progress.track(loader, total=len(tasks), description=title)
-
-
-class _Tasks(Dataset[Any]):
-    def __init__(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> None:
-        self.function = function
-        self.tasks = tasks
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.function(self.tasks[index])
-
-
-def as_is(batch: T) -> T:
-    """What a loader's dataset gives, untouched."""
-    return batch

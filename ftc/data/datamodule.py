@@ -3,144 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
+from attrs import frozen
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ftc.data.cache import ImageCache, StoredImages
-from ftc.data.checks import as_is
-from ftc.data.randomness import seed_transforms, undisturbed
+from ftc.data.loaders import (
+    AugmentedDataset,
+    BatchLoader,
+    ReaderDataset,
+    StreamLoader,
+    decoded,
+    finished,
+    stored,
+)
 from ftc.data.readers import Reader
-from ftc.data.sampler import PADDING, Draw, EndlessSampler, ShardSampler, batch_share, positions_per_epoch
+from ftc.data.sampler import EndlessSampler, ShardSampler, batch_share, positions_per_epoch
+from ftc.data.store import as_is
 from ftc.data.transforms import Preprocessing
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
 
 
-class Batch(TypedDict, total=False):
-    """What loaders yield.
-
-    Where processes have to keep step, an evaluation batch may hold an image again, which counts for nothing.
+@frozen
+class Loading:
+    """How loaders make batches.
 
     Attributes:
-        image: (N, channels, H, W).
-        target: int64 (N,), head columns.
-        id: int64 (N,), samples of the reader; `PADDING` for an image that is there again.
-        position: int64 (N,), in the stream; of training batches only.
+        batch_size: training images a step, over all processes: the same samples make a step however many
+            processes share them.
+        eval_batch_size: images a step and process elsewhere; None: ``batch_size``.
+        iterations_per_epoch: steps an "epoch", drawn from the endless stream; None for one pass.
+        num_workers: worker processes a loader.
+        seed: of the training stream, its order and its augmentation.
+        cache: decodes every image once and keeps it; None decodes anew each time. Evaluation is the same
+            either way; training crops from images already made smaller.
     """
 
-    image: Tensor
-    target: Tensor
-    id: Tensor
-    position: Tensor
-
-
-UNLABELLED = -1
-
-
-class ReaderDataset(Dataset[Batch]):
-    """Samples of a reader in whole batches, images uint8; without labels (−1 instead) unless ``labelled``.
-
-    Args:
-        targets: int64 (N,), the reader's.
-        ids: the samples.
-        load: sample → uint8 (channels, H, W).
-        labelled: False hides the labels.
-    """
-
-    def __init__(
-        self, targets: Tensor, ids: Tensor, load: Callable[[int], Tensor], labelled: bool = True
-    ) -> None:
-        self.ids = ids
-        self.load = load
-        self.targets = targets if labelled else torch.full_like(targets, UNLABELLED)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = torch.tensor(indices)
-        ids = self.ids[rows]
-        batch = self._batch(ids, [self.load(i) for i in ids.tolist()])
-        return {**batch, "id": ids.where(rows != PADDING, PADDING)}
-
-    def _batch(self, ids: Tensor, images: list[Tensor]) -> Batch:
-        # In a worker this stacks them in memory that it shares with the main process.
-        image = default_collate(images).contiguous()
-        return {"image": image, "target": self.targets[ids], "id": ids}
-
-
-class AugmentedDataset(ReaderDataset):
-    """The same for draws of a stream: what ``load`` draws at random depends on seed and position alone.
-
-    Args:
-        seed: of the stream; the others are `ReaderDataset`'s.
-    """
-
-    def __init__(self, seed: int, targets: Tensor, ids: Tensor, load: Callable[[int], Tensor]) -> None:
-        super().__init__(targets, ids, load)
-        self.seed = seed
-
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch:  # type: ignore[override]
-        positions = [draw.position for draw in draws]
-        ids = self.ids[torch.tensor([draw.sample for draw in draws])]
-        images = []
-        with undisturbed():
-            for sample, position in zip(ids.tolist(), positions, strict=True):
-                seed_transforms(self.seed, position)
-                images.append(self.load(sample))
-        return {**self._batch(ids, images), "position": torch.tensor(positions)}
-
-
-class BatchLoader(DataLoader[Batch]):
-    """A loader that finishes its workers' batches in the main process: a quarter of the bytes between them.
-
-    Not in Lightning's hooks, so that batches are the same for whoever iterates.
-    """
-
-    def __init__(self, *args: Any, finish: Callable[[Batch], Batch], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.finish = finish
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        return map(self.finish, super().__iter__())
-
-
-class StreamLoader(BatchLoader):
-    """The loader of an endless stream, which can go on where another one was."""
-
-    sampler: EndlessSampler
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._taken = 0
-        self._resumed_at = 0
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        start, self._resumed_at = self._resumed_at, 0
-        return self._counted(start, super().__iter__())
-
-    def _counted(self, start: int, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for self._taken, batch in enumerate(batches, start + 1):
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch to go on in, and how many of its batches have been taken."""
-        if self._taken == len(self):
-            return {"epoch": self.sampler.epoch + 1, "batches": 0}
-        return {"epoch": self.sampler.epoch, "batches": self._taken}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration, and no other, go on from there."""
-        assert self.batch_size is not None
-        self._resumed_at = self._taken = state["batches"]
-        self.sampler.resume(state["epoch"], self._taken * self.batch_size)
+    batch_size: int = 64
+    eval_batch_size: int | None = None
+    iterations_per_epoch: int | None = None
+    num_workers: int = 0
+    seed: int = 0
+    cache: ImageCache | None = None
 
 
 class PartitionedDataModule(LightningDataModule):
@@ -171,15 +82,8 @@ class PartitionedDataModule(LightningDataModule):
             least one image of a class stays in training. The choice depends on nothing but their number.
         partition: seen, absent and other head columns.
         preprocessing: of images, for training and for everything else.
-        cache: decodes every image once and keeps it; None decodes anew each time. Evaluation is the same
-            either way; training crops from images already made smaller.
-        batch_size: training images a step, over all processes: the same samples make a step however many
-            processes share them.
-        eval_batch_size: images a step and process elsewhere; by default ``batch_size``.
-        iterations_per_epoch: steps an "epoch", drawn from the endless stream; None for one pass.
-        num_workers: worker processes a loader.
         gallery: whether validation passes over all classes of the training split.
-        seed: of the training stream, its order and its augmentation.
+        loading: batches, processes and seed of the loaders.
 
     Raises:
         InputError: a reader whose class names are not the head's columns, a seen class without images, or
@@ -196,13 +100,8 @@ class PartitionedDataModule(LightningDataModule):
         test: Reader | None = None,
         pool: Reader | None = None,
         holdout: float = 0.0,
-        cache: ImageCache | None = None,
-        batch_size: int = 64,
-        eval_batch_size: int | None = None,
-        iterations_per_epoch: int | None = None,
-        num_workers: int = 0,
         gallery: bool = True,
-        seed: int = 0,
+        loading: Loading | None = None,
     ) -> None:
         super().__init__()
         for name, reader in (("train", train), ("val", val), ("test", test)):
@@ -226,18 +125,13 @@ class PartitionedDataModule(LightningDataModule):
         self._held_out = _held_out(train.targets, partition.seen, holdout)
         self.partition = partition
         self.preprocessing = preprocessing
-        self.cache = cache
+        self.loading = loading or Loading()
         self._stored: dict[tuple[str, bool], StoredImages] = {}
         self._stream: StreamLoader | None = None
         self._resumed: dict[str, int] | None = None
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size or batch_size
-        self.iterations_per_epoch = iterations_per_epoch
-        self.num_workers = num_workers
         first = "gallery" if gallery else "calibration"
         last = "test" if val is None and not holdout and test is not None else "val"
         self.validation_roles = (first, last) if pool is None else (first, "pool", last)
-        self.seed = seed
 
     @property
     def _rank_and_world(self) -> tuple[int, int]:
@@ -265,19 +159,21 @@ class PartitionedDataModule(LightningDataModule):
         ids = wanted.nonzero()[:, 0]
         load = self._load(source, reader, ids, augmented)
         if augmented:
-            return AugmentedDataset(self.seed, reader.targets, ids, load)
+            return AugmentedDataset(self.loading.seed, reader.targets, ids, load)
         return ReaderDataset(reader.targets, ids, load, labelled=split != "pool")
 
     def _load(self, split: str, reader: Reader, ids: Tensor, augmented: bool) -> Callable[[int], Tensor]:
         """Sample → uint8 (channels, H, W), decoded or from the cache."""
         prepare = self.preprocessing
-        if self.cache is None:
-            return partial(_decoded, reader, prepare.augmented if augmented else prepare.resized)
+        if self.loading.cache is None:
+            return partial(decoded, reader, prepare.augmented if augmented else prepare.resized)
         if (split, augmented) not in self._stored:
             form = prepare.stored_for_training if augmented else prepare.stored
             # Evaluated images are stored for all loaders of the split at once.
             rows = ids if augmented else None
-            self._stored[split, augmented] = self.cache.store(reader, form, rows, self.num_workers)
+            self._stored[split, augmented] = self.loading.cache.store(
+                reader, form, rows, self.loading.num_workers
+            )
         if not augmented:
             transform = prepare.from_stored
         elif self._device.type == "cpu":
@@ -285,17 +181,17 @@ class PartitionedDataModule(LightningDataModule):
             transform = prepare.augmented_stored
         else:
             transform = prepare.cropped
-        return partial(_stored, self._stored[split, augmented], transform)
+        return partial(stored, self._stored[split, augmented], transform)
 
-    def _loading(self, batch_size: int, augmented_here: bool = False) -> dict[str, Any]:
-        seed = self.seed if augmented_here else None
+    def _loader_arguments(self, batch_size: int, augmented_here: bool = False) -> dict[str, Any]:
+        seed = self.loading.seed if augmented_here else None
         return {
             "batch_size": batch_size,
             "collate_fn": as_is,
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
+            "num_workers": self.loading.num_workers,
+            "persistent_workers": self.loading.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "finish": partial(_finished, self.preprocessing, self._device, seed),
+            "finish": partial(finished, self.preprocessing, self._device, seed),
         }
 
     def _evaluation_loader(self, split: str, classes: Sequence[int] | None = None) -> BatchLoader:
@@ -308,18 +204,24 @@ class PartitionedDataModule(LightningDataModule):
             )
         in_step = self.trainer is not None and isinstance(self.trainer.strategy, ModelParallelStrategy)
         sampler = ShardSampler(len(dataset), rank, world_size, padded=in_step)
-        return BatchLoader(dataset, sampler=sampler, **self._loading(self.eval_batch_size))
+        return BatchLoader(
+            dataset,
+            sampler=sampler,
+            **self._loader_arguments(self.loading.eval_batch_size or self.loading.batch_size),
+        )
 
     def train_dataloader(self) -> StreamLoader:
         """Seen classes of the training split, augmented."""
         dataset = self._dataset("train", self.partition.seen, augmented=True)
         rank, world_size = self._rank_and_world
-        share = batch_share(self.batch_size, world_size)
+        share = batch_share(self.loading.batch_size, world_size)
         size = len(dataset)
-        length = positions_per_epoch(size, self.batch_size, world_size, self.iterations_per_epoch)
-        sampler = EndlessSampler(size, length, self.seed, rank, world_size)
-        augmented_here = self.cache is not None and self._device.type != "cpu"
-        self._stream = StreamLoader(dataset, sampler=sampler, **self._loading(share, augmented_here))
+        length = positions_per_epoch(
+            size, self.loading.batch_size, world_size, self.loading.iterations_per_epoch
+        )
+        sampler = EndlessSampler(size, length, self.loading.seed, rank, world_size)
+        augmented_here = self.loading.cache is not None and self._device.type != "cpu"
+        self._stream = StreamLoader(dataset, sampler=sampler, **self._loader_arguments(share, augmented_here))
         if self._resumed is not None:
             self._stream.load_state_dict(self._resumed)
             self._resumed = None
@@ -368,24 +270,6 @@ class PartitionedDataModule(LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         """All classes of the test split."""
         return self._evaluation_loader("test")
-
-
-def _decoded(reader: Reader, transform: Callable[[Any], Tensor], sample: int) -> Tensor:
-    return transform(reader.decode(sample))
-
-
-def _stored(images: StoredImages, transform: Callable[[Any], Tensor], sample: int) -> Tensor:
-    return transform(images[sample])
-
-
-def _finished(preprocessing: Preprocessing, device: torch.device, seed: int | None, batch: Batch) -> Batch:
-    """A batch whose images are what the model takes, where it takes them; augmented there with a seed."""
-    images = batch["image"].to(device, non_blocking=True)
-    if seed is not None:
-        with undisturbed():
-            seed_transforms(seed, int(batch["position"][0]))
-            images = preprocessing.jittered(images)
-    return {**batch, "image": preprocessing.normalise(images)}
 
 
 def _held_out(targets: Tensor, seen: Sequence[int], share: float) -> Tensor:

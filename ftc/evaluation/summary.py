@@ -1,4 +1,4 @@
-"""What one evaluation of one model says: a pure function of per-sample numbers."""
+"""What one evaluation of one model says: a pure function of numbers per sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ftc.calibrators import Available, Calibration, Calibrator, bootstrap_gamma, reported_name
+from ftc.calibrators import (
+    Available,
+    Calibration,
+    Calibrator,
+    Oracle,
+    OracleEvidence,
+    bootstrap_gamma,
+    fit_all,
+    reported_name,
+)
 from ftc.functional import Outcomes, SeenAbsentCurve, accuracies, bootstrap_accuracies, curve_of_outcomes
 from ftc.functional.accuracy import Average
 from ftc.functional.bootstrap import Interval, check_bootstrap
@@ -20,7 +29,7 @@ from ftc.results import CURVE_FIELDS, StageRecord, none_if_nan, nullable
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made.
+    """How bootstrap intervals are made.
 
     Attributes:
         replicates: how often the samples are drawn anew, with replacement.
@@ -44,11 +53,13 @@ class CalibratedAccuracies:
     """A calibrator's γ and the accuracies it leads to.
 
     Attributes:
+        title: the calibrator's name in print.
         calibration: γ with its provenance.
-        metrics: fractions under PROTOCOL's names.
+        metrics: fractions by name (docs/definitions.md, "Metrics").
         intervals: bootstrap intervals of metrics and of ``gamma``, (low, high); empty unless asked for.
     """
 
+    title: str
     calibration: Calibration
     metrics: dict[str, float]
     intervals: Mapping[str, Interval] = field(default_factory=dict)
@@ -60,7 +71,8 @@ class Evaluation:
 
     Attributes:
         epoch: −1 for the source model.
-        metrics: at γ = 0, fractions under PROTOCOL's names, ``ncm_…`` among them where there is a gallery.
+        metrics: at γ = 0, fractions by name (docs/definitions.md, "Metrics"), ``ncm_…`` among them
+            where there is a gallery.
         calibrated: by calibrator.
         curve: the exact seen–absent curve.
         scale: logit scales and histograms.
@@ -97,71 +109,133 @@ class Evaluation:
                     yield f"{name}/{metric}", value
 
 
-def evaluate_outcomes(
-    epoch: int,
-    outcomes: Outcomes,
-    curve: SeenAbsentCurve,
-    ncm_outcomes: Outcomes | None,
-    calibrations: Mapping[str, Calibration],
-    scale: ScaleSummary,
-    head: dict[str, float],
-    partition: ClassPartition,
-    average: Average = "sample",
-) -> Evaluation:
-    """Assemble an `Evaluation`.
+@dataclass(frozen=True)
+class Measures:
+    """How evaluations are reported.
 
-    AUSUC, U/U and the nearest-class-mean accuracies do not depend on γ; they are repeated for every
-    calibrator so that each result stands on its own.
+    Attributes:
+        top_k: values of k for accuracies; 1 must be among them.
+        average: accuracies as means over samples, or over classes.
+        bootstrap: intervals of γ̂, AUSUC and accuracies; None for none.
     """
-    shared = {"ausuc": curve.ausuc}
-    if ncm_outcomes is not None:
-        ncm = accuracies(ncm_outcomes, partition, average=average)
-        ncm["ausuc"] = curve_of_outcomes(ncm_outcomes, partition, average).ausuc
-        shared |= {f"ncm_{name}": value for name, value in ncm.items()}
-    return Evaluation(
-        epoch=epoch,
+
+    top_k: tuple[int, ...] = (1,)
+    average: Average = "sample"
+    bootstrap: Bootstrap | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluated samples under one model: what streams or saved logits tell.
+
+    Attributes:
+        outcomes: of all samples.
+        gap: mean of z over S \\ {y} minus mean over U \\ {y}, float64 (N,).
+        scale: logit scales and histograms.
+        ncm: outcomes of the nearest-class-mean classifier, None without a gallery.
+        head: mean weight norm and mean bias of the head over S and over U; empty where no head was named.
+        origin: whose labels these are, in words that results print.
+        epoch: −1 for the source model.
+    """
+
+    outcomes: Outcomes
+    gap: Tensor
+    scale: ScaleSummary
+    ncm: Outcomes | None = None
+    head: Mapping[str, float] = field(default_factory=dict)
+    origin: str = "test labels"
+    epoch: int = 0
+
+
+def evaluate(
+    evaluated: Evaluated,
+    calibrators: Mapping[str, Calibrator[Any]],
+    available: Available,
+    partition: ClassPartition,
+    measures: Measures,
+    fitted: Mapping[str, Calibration] | None = None,
+) -> Evaluation:
+    """The `Evaluation` of one model, with every calibrator's γ, the oracle's included.
+
+    Calibrators of the oracle lane are fitted on the evaluated samples. The oracle is added wherever samples
+    of absent classes were evaluated. AUSUC, U/U and the nearest-class-mean accuracies do not depend on γ;
+    they are repeated for every calibrator so that each result stands on its own.
+
+    Args:
+        evaluated: the samples.
+        calibrators: by name.
+        available: the evidence of the calibrators that are no oracles.
+        partition: seen, absent and other columns.
+        measures: what to report.
+        fitted: γ of the calibrators that are no oracles, where they were fitted before (on another split);
+            None fits them here.
+
+    Raises:
+        InputError: evidence that is missing or does not suffice, with the calibrator's name.
+    """
+    outcomes, average = evaluated.outcomes, measures.average
+    curve = curve_of_outcomes(outcomes, partition, average)
+    labels = OracleEvidence(evaluated.origin, outcomes, evaluated.gap, partition)
+    available = replace(available, evaluated=labels)
+    oracles = {name: c for name, c in calibrators.items() if c.lane == "oracle"}
+    if curve.num_samples["absent"]:
+        oracles["oracle"] = Oracle(average=average)
+    everyone = {**calibrators, **oracles}
+    if fitted is None:
+        fitted = fit_all({name: c for name, c in calibrators.items() if c.lane != "oracle"}, available)
+    calibrations = {**fitted, **fit_all(oracles, available)}
+    titles = {reported_name(name, calibrator): calibrator.title for name, calibrator in everyone.items()}
+    shared = {"ausuc": curve.ausuc, **_ncm_metrics(evaluated.ncm, partition, average)}
+    evaluation = Evaluation(
+        epoch=evaluated.epoch,
         metrics={**accuracies(outcomes, partition, 0.0, average), **shared},
         calibrated={
             name: CalibratedAccuracies(
-                calibration, {**accuracies(outcomes, partition, calibration.gamma, average), **shared}
+                titles[name],
+                calibration,
+                {**accuracies(outcomes, partition, calibration.gamma, average), **shared},
             )
             for name, calibration in calibrations.items()
         },
         curve=curve,
-        scale=scale,
-        head=head,
+        scale=evaluated.scale,
+        head=dict(evaluated.head),
     )
+    if measures.bootstrap is None:
+        return evaluation
+    return _with_intervals(evaluation, outcomes, calibrators, available, partition, measures)
 
 
-def with_intervals(
+def _ncm_metrics(ncm: Outcomes | None, partition: ClassPartition, average: Average) -> dict[str, float]:
+    """Metrics of the nearest-class-mean classifier as ``ncm_…``; none without a gallery."""
+    if ncm is None:
+        return {}
+    found = accuracies(ncm, partition, average=average)
+    found["ausuc"] = curve_of_outcomes(ncm, partition, average).ausuc
+    return {f"ncm_{name}": value for name, value in found.items()}
+
+
+def _with_intervals(
     evaluation: Evaluation,
     outcomes: Outcomes,
     calibrators: Mapping[str, Calibrator[Any]],
     available: Available,
-    bootstrap: Bootstrap,
     partition: ClassPartition,
-    average: Average = "sample",
+    measures: Measures,
 ) -> Evaluation:
     """The same evaluation with bootstrap intervals.
 
     Those of accuracies hold γ̂ and resample the evaluated samples; those of ``gamma`` resample what γ̂ was
     fitted on. The oracle's γ* has none: it is no estimate.
-
-    Args:
-        evaluation: of these outcomes.
-        outcomes: of the evaluated samples.
-        calibrators: by name, as fitted.
-        available: what they were fitted on.
-        bootstrap: how.
-        partition: seen, absent and other columns.
-        average: over samples, or over classes.
     """
+    bootstrap, average = measures.bootstrap, measures.average
+    assert bootstrap is not None
     arguments = (bootstrap.replicates, bootstrap.seed, bootstrap.confidence)
-    fitted = {reported_name(name, calibrator): calibrator for name, calibrator in calibrators.items()}
+    estimators = {reported_name(name, calibrator): calibrator for name, calibrator in calibrators.items()}
 
     def intervals(name: str, gamma: float) -> dict[str, Interval]:
         found = bootstrap_accuracies(outcomes, partition, gamma, average, *arguments)
-        calibrator = fitted.get(name)
+        calibrator = estimators.get(name)
         evidence = None if calibrator is None else available.of(calibrator)
         if calibrator is not None and evidence is not None:
             found["gamma"] = bootstrap_gamma(calibrator, evidence, *arguments)
@@ -176,30 +250,37 @@ def with_intervals(
 
 def fine_tuned_record(evaluation: Evaluation, uses: tuple[str, ...]) -> StageRecord:
     """The row of a model at γ = 0, with its curve."""
-    return StageRecord(
-        0.0,
-        uses,
-        nullable(evaluation.metrics),
-        {name: _listed(getattr(evaluation.curve, name)) for name in CURVE_FIELDS},
-        intervals=_nullable_intervals(evaluation.intervals),
+    return StageRecord.model_validate(
+        {
+            "gamma": 0.0,
+            "uses": uses,
+            "curve": {name: _listed(getattr(evaluation.curve, name)) for name in CURVE_FIELDS},
+            "intervals": _nullable_intervals(evaluation.intervals),
+            **nullable(evaluation.metrics),
+        }
     )
 
 
 def calibrated_record(result: CalibratedAccuracies) -> StageRecord:
     """The row of a calibrator."""
     calibration = result.calibration
-    return StageRecord(
-        calibration.gamma,
-        calibration.uses,
-        nullable(result.metrics),
-        lane=calibration.lane,
-        details=dict(calibration.details),
-        intervals=_nullable_intervals(result.intervals),
+    return StageRecord.model_validate(
+        {
+            "title": result.title,
+            "gamma": calibration.gamma,
+            "uses": calibration.uses,
+            "lane": calibration.lane,
+            "details": dict(calibration.details),
+            "intervals": _nullable_intervals(result.intervals),
+            **nullable(result.metrics),
+        }
     )
 
 
-def _nullable_intervals(intervals: Mapping[str, Interval]) -> dict[str, list[float | None]]:
-    return {name: [none_if_nan(low), none_if_nan(high)] for name, (low, high) in intervals.items()}
+def _nullable_intervals(
+    intervals: Mapping[str, Interval],
+) -> dict[str, tuple[float | None, float | None]]:
+    return {name: (none_if_nan(low), none_if_nan(high)) for name, (low, high) in intervals.items()}
 
 
 def _listed(values: Tensor) -> list[float | None]:

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from timm.scheduler.scheduler import Scheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from ftc.data.datamodule import Batch
+from ftc.data.loaders import Batch
 from ftc.data.sampler import PADDING
+from ftc.finetune.methods import Full, Method, without_columns
 from ftc.models import Classifier
 
 
 class FineTuneModule(LightningModule):
-    """Naive fine-tuning: cross-entropy over *all* head columns (the paper's setting).
+    """Trains a classifier by a method, and evaluates it.
 
     Evaluation steps return ``logits`` (N, C) and ``features`` (N, D), float32, with ``target`` and ``id``, of
     the samples that are no padding.
 
     Args:
         classifier: backbone and head.
-        optimizer: classifier → optimiser.
+        optimizer: parameters by group, see `Method.parameter_groups` → optimiser.
         scheduler: (optimiser, iterations of the whole training) → timm schedule; None for a constant rate.
-        without: head columns left out of the loss; none by default.
+        method: the way to fine-tune; by default `Full`.
+        hidden: head columns that the training must not know: the method gets −inf for their logits.
     """
 
     def __init__(
         self,
         classifier: Classifier,
-        optimizer: Callable[[Classifier], Optimizer],
+        optimizer: Callable[[Mapping[str, list[nn.Parameter]]], Optimizer],
         scheduler: Callable[[Optimizer, int], Scheduler] | None = None,
-        without: Sequence[int] = (),
+        method: Method | None = None,
+        hidden: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
-        self.without = list(without)
+        self.method = method or Full()
+        self.hidden = list(hidden)
         # The mean over an epoch, as Lightning would keep it, but for checkpoints within one.
         self.mean_loss = MeanMetric(nan_strategy="disable")
 
@@ -52,10 +56,10 @@ class FineTuneModule(LightningModule):
         return self.classifier(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch["image"])
-        if self.without:
-            logits = logits.index_fill(1, torch.tensor(self.without, device=logits.device), -torch.inf)
-        loss = torch.nn.functional.cross_entropy(logits, batch["target"])
+        features, logits = self.classifier.features_and_logits(batch["image"])
+        if self.hidden:
+            logits = without_columns(logits, self.hidden)
+        loss = self.method.loss({"logits": logits, "features": features}, batch)
         self.mean_loss.update(loss.detach(), weight=len(batch["target"]))
         return loss
 
@@ -99,7 +103,7 @@ class FineTuneModule(LightningModule):
                 torch.distributed.broadcast(buffer, 0)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(self.classifier)
+        optimizer = self.optimizer_factory(self.method.parameter_groups(self.classifier))
         if self.scheduler_factory is None:
             return optimizer
         scheduler = self.scheduler_factory(optimizer, int(self.trainer.estimated_stepping_batches))

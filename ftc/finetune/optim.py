@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
+from torch import nn
 from torch.optim import Optimizer
 
 from ftc.errors import InputError
-from ftc.models import Classifier
 
 
 def build_optimizer(
-    classifier: Classifier,
+    parameters: Mapping[str, list[nn.Parameter]],
     name: str,
     lr: float,
     backbone_lr_scale: float = 0.1,
@@ -22,16 +23,16 @@ def build_optimizer(
     momentum: float = 0.9,
     kwargs: dict[str, Any] | None = None,
 ) -> Optimizer:
-    """One of timm's optimisers over two parameter groups, backbone and head.
+    """One of timm's optimisers over groups of parameters.
 
     timm exempts biases and norms from weight decay when it is handed a model; handed groups, it decays every
-    parameter, as the released code does (PROTOCOL: "Benchmarks and recipe").
+    parameter, as the released code does (docs/definitions.md, "Benchmarks and recipe").
 
     Args:
-        classifier: what is trained.
+        parameters: by group, see `ftc.finetune.Method.parameter_groups`; empty groups are left out.
         name: timm's name; there ``sgd`` is SGD with Nesterov momentum.
-        lr: learning rate of the head.
-        backbone_lr_scale: the backbone's learning rate is ``lr`` times this.
+        lr: learning rate of every group but the backbone.
+        backbone_lr_scale: the learning rate of the group ``backbone`` is ``lr`` times this.
         weight_decay: on every parameter.
         momentum: where the optimiser has one.
         kwargs: further arguments of the optimiser.
@@ -39,9 +40,11 @@ def build_optimizer(
     Raises:
         InputError: no such optimiser, or an argument it does not take.
     """
+    scales = {"backbone": backbone_lr_scale}
     groups = [
-        {"params": list(classifier.backbone.parameters()), "lr": lr * backbone_lr_scale},
-        {"params": list(classifier.head.parameters()), "lr": lr},
+        {"params": members, "lr": lr * scales.get(group, 1.0)}
+        for group, members in parameters.items()
+        if members
     ]
     if name.lower() not in list_optimizers():
         raise InputError(f"optimizer.name={name}: choose from {', '.join(list_optimizers())}")

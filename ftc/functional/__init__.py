@@ -5,10 +5,9 @@ from ftc.functional.bootstrap import bootstrap_accuracies
 from ftc.functional.curve import SeenAbsentCurve, curve_of_outcomes, seen_absent_curve
 from ftc.functional.features import class_means, cosine_logits, feature_change
 from ftc.functional.gamma import average_logit_gap, logit_gap, matching_quantile
-from ftc.functional.mixture import PoolStatistics, pool_statistics
 from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.functional.scale import logit_scale
-from ftc.functional.statistics import SeenStatistics, seen_statistics
+from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
 
 __all__ = [
     "Outcomes",

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ftc.functional.outcomes import ABSENT, SEEN, Outcomes, label_groups, reduce_logits
+from ftc.functional.inputs import ABSENT, SEEN, label_groups
+from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.partition import ClassPartition
 
 Average = Literal["sample", "class"]

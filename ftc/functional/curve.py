@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ftc.errors import InputError
 from ftc.functional.accuracy import Average, harmonic_mean
-from ftc.functional.outcomes import ABSENT, GROUP_CODES, Outcomes, label_groups, reduce_logits
+from ftc.functional.inputs import ABSENT, GROUP_CODES, label_groups
+from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.partition import ClassPartition
 
 Criterion = Literal["acc_all", "harmonic", "balanced"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ftc.errors import InputError
-from ftc.functional.outcomes import SEEN, as_logits, check_finite, check_target, columns, label_groups
+from ftc.functional.inputs import SEEN, as_logits, check_finite, check_target, columns, label_groups
 from ftc.partition import ClassPartition
 
 

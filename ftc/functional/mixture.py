@@ -3,52 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
 from ftc.errors import InputError
 from ftc.functional.gamma import matching_quantile
-from ftc.functional.outcomes import routes
-from ftc.partition import ClassPartition
 
 # PROTOCOL's quantiles for the share of absent-class images, "Beyond the paper".
 SHARE_QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7)
-
-
-@frozen(eq=False)
-class PoolStatistics:
-    """Unlabelled images under one model.
-
-    Attributes:
-        margin: max_F z − max_U z, float64 (N,).
-        top_absent: argmax_U z, a head column, int64 (N,).
-    """
-
-    margin: Tensor
-    top_absent: Tensor
-
-    def __len__(self) -> int:
-        return len(self.margin)
-
-    def cpu(self) -> PoolStatistics:
-        """The same on the CPU."""
-        return PoolStatistics(self.margin.cpu(), self.top_absent.cpu())
-
-    def rows(self, keep: Tensor) -> PoolStatistics:
-        """Some of the images: a mask (N,) or indices."""
-        return PoolStatistics(self.margin[keep], self.top_absent[keep])
-
-
-def pool_statistics(logits: Any, partition: ClassPartition) -> PoolStatistics:
-    """`PoolStatistics` of logits (N, C).
-
-    Raises:
-        InputError: see `ftc.functional.reduce_logits`.
-    """
-    return PoolStatistics(*routes(logits, partition))
 
 
 def absent_share(pool_margin: Tensor, seen_margin: Tensor) -> float:

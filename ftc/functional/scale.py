@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftc.functional.outcomes import ABSENT, SEEN, as_logits, check_finite, check_target, columns, label_groups
+from ftc.functional.inputs import ABSENT, SEEN, as_logits, check_finite, check_target, columns, label_groups
 from ftc.partition import ClassPartition, Group
 
 SAMPLE_GROUPS: tuple[tuple[str, int], ...] = (("seen", SEEN), ("absent", ABSENT))

@@ -8,7 +8,8 @@ from attrs import frozen
 from torch import Tensor
 
 from ftc.functional.gamma import check_seen, non_target_gap
-from ftc.functional.outcomes import SEEN, as_logits, check_target, label_groups, reduce_logits
+from ftc.functional.inputs import SEEN, as_logits, check_target, label_groups
+from ftc.functional.outcomes import reduce_logits, routes
 from ftc.partition import ClassPartition
 
 
@@ -61,3 +62,36 @@ def keep_seen(logits: Any, target: Any, partition: ClassPartition) -> tuple[Tens
     y = check_target(target, logits, partition)
     kept = label_groups(y, partition) == SEEN
     return logits[kept], y[kept]
+
+
+@frozen(eq=False)
+class PoolStatistics:
+    """Unlabelled images under one model.
+
+    Attributes:
+        margin: max_F z − max_U z, float64 (N,).
+        top_absent: argmax_U z, a head column, int64 (N,).
+    """
+
+    margin: Tensor
+    top_absent: Tensor
+
+    def __len__(self) -> int:
+        return len(self.margin)
+
+    def cpu(self) -> PoolStatistics:
+        """The same on the CPU."""
+        return PoolStatistics(self.margin.cpu(), self.top_absent.cpu())
+
+    def rows(self, keep: Tensor) -> PoolStatistics:
+        """Some of the images: a mask (N,) or indices."""
+        return PoolStatistics(self.margin[keep], self.top_absent[keep])
+
+
+def pool_statistics(logits: Any, partition: ClassPartition) -> PoolStatistics:
+    """`PoolStatistics` of logits (N, C).
+
+    Raises:
+        InputError: see `ftc.functional.reduce_logits`.
+    """
+    return PoolStatistics(*routes(logits, partition))

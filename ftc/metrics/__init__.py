@@ -3,6 +3,7 @@
 from ftc.metrics.binned import BinnedCurve, BinnedSeenAbsentCurve
 from ftc.metrics.evidence import EvaluatedGapStream, PoolStream, SeenStream
 from ftc.metrics.features import FeatureDrift, NearestClassMean
+from ftc.metrics.head import head_statistics
 from ftc.metrics.outcomes import OutcomeStream, PartitionAccuracy, SeenAbsentCurve
 from ftc.metrics.scale import LogitScale
 
@@ -18,4 +19,5 @@ __all__ = [
     "PoolStream",
     "SeenAbsentCurve",
     "SeenStream",
+    "head_statistics",
 ]

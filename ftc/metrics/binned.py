@@ -13,7 +13,8 @@ from torchmetrics import Metric
 from ftc.errors import InputError
 from ftc.functional import SeenAbsentCurve
 from ftc.functional.curve import assemble_curve
-from ftc.functional.outcomes import GROUP_CODES, label_groups, reduce_logits
+from ftc.functional.inputs import GROUP_CODES, label_groups
+from ftc.functional.outcomes import reduce_logits
 from ftc.partition import ClassPartition
 
 

@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from ftc.functional.gamma import non_target_gap
-from ftc.functional.mixture import PoolStatistics, pool_statistics
-from ftc.functional.statistics import SeenStatistics, keep_seen, seen_statistics
+from ftc.functional.statistics import (
+    PoolStatistics,
+    SeenStatistics,
+    keep_seen,
+    pool_statistics,
+    seen_statistics,
+)
 from ftc.metrics.states import Stream
 from ftc.partition import ClassPartition
 

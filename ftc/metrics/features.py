@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ftc.functional.features import class_sums, feature_change
-from ftc.functional.outcomes import label_groups
+from ftc.functional.inputs import label_groups
 from ftc.functional.scale import SAMPLE_GROUPS
 from ftc.partition import ClassPartition
 

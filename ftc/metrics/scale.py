@@ -9,7 +9,7 @@ from attrs import frozen
 from torch import Tensor
 from torchmetrics import Metric
 
-from ftc.functional.outcomes import label_groups
+from ftc.functional.inputs import label_groups
 from ftc.functional.scale import SAMPLE_GROUPS, name_scales, scale_terms
 from ftc.partition import ClassPartition
 

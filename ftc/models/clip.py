@@ -68,6 +68,24 @@ def create_clip_classifier(
     for template in templates:
         if "{}" not in template:
             raise InputError(f"model.templates: {template!r} has no {{}} where the class name goes; add it")
+    model, tokenizer, width = _load(open_clip, name, pretrained, weights)
+    if getattr(model.visual, "output_tokens", False):
+        raise InputError(
+            f"model.name={name}: gives features of every patch; choose a model that gives one each"
+        )
+    head = nn.Linear(width, len(class_names))
+    if weights:
+        names = [class_name.replace("_", " ") for class_name in class_names]
+        with torch.no_grad():
+            text = open_clip.build_zero_shot_classifier(model, tokenizer, names, templates)
+            head.weight.copy_(model.logit_scale.exp() * text.T)
+            head.bias.zero_()
+    config = _data_config(name, open_clip.get_model_preprocess_cfg(model))
+    return Classifier(ImageTower(model.visual), head, data_config=config).train()
+
+
+def _load(open_clip: ModuleType, name: str, pretrained: str | None, weights: bool) -> tuple[Any, Any, int]:
+    """The model in eval mode, its tokenizer, and the width D of its features."""
     tag = _tag(open_clip, name, pretrained)
     load = weights and pretrained is not None
     try:
@@ -90,19 +108,7 @@ def create_clip_classifier(
             f"model.pretrained={pretrained}: the weights of {name} are not to be had "
             f"({type(error).__name__}); {mend}"
         ) from error
-    if getattr(model.visual, "output_tokens", False):
-        raise InputError(
-            f"model.name={name}: gives features of every patch; choose a model that gives one each"
-        )
-    head = nn.Linear(width, len(class_names))
-    if weights:
-        names = [class_name.replace("_", " ") for class_name in class_names]
-        with torch.no_grad():
-            text = open_clip.build_zero_shot_classifier(model, tokenizer, names, templates)
-            head.weight.copy_(model.logit_scale.exp() * text.T)
-            head.bias.zero_()
-    config = _data_config(name, open_clip.get_model_preprocess_cfg(model))
-    return Classifier(ImageTower(model.visual), head, data_config=config).train()
+    return model, tokenizer, width
 
 
 def _tag(open_clip: ModuleType, name: str, pretrained: str | None) -> dict[str, Any]:

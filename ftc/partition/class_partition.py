@@ -8,7 +8,9 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from ftc.errors import InputError
 
@@ -114,13 +116,31 @@ class ClassPartition:
             return tuple(range(self.num_classes))
         return tuple(getattr(self, group))
 
-    def to_dict(self) -> dict[str, Any]:
-        """What ``results.json`` keeps, with a digest that makes the split citable."""
-        content: dict[str, Any] = {
-            "num_classes": self.num_classes,
-            "seen": list(self.seen),
-            "absent": list(self.absent),
-            "others": list(self.others),
-        }
+    def record(self) -> PartitionRecord:
+        """The partition as files keep it."""
+        groups = {"seen": self.seen, "absent": self.absent, "others": self.others}
+        content = {"num_classes": self.num_classes, **{name: list(ids) for name, ids in groups.items()}}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return {**content, "sha256": digest}
+        return PartitionRecord(num_classes=self.num_classes, sha256=digest, **groups)
+
+
+class PartitionRecord(BaseModel):
+    """A partition in files, with a digest that makes it citable.
+
+    Attributes:
+        num_classes: width C of the head.
+        seen, absent, others: head columns, ascending.
+        sha256: of the other fields.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_classes: int
+    seen: tuple[int, ...]
+    absent: tuple[int, ...]
+    others: tuple[int, ...]
+    sha256: str
+
+    def partition(self) -> ClassPartition:
+        """The partition that was written."""
+        return ClassPartition(self.num_classes, self.seen, self.absent)

@@ -1,6 +1,6 @@
-"""Split manifests: which classes are seen and absent, by name, and which samples every split has (no torch).
+"""Partition manifests: which classes are seen and absent, by name, and which samples every split has.
 
-A manifest makes a split citable: whoever has the data can check that they evaluate on the same samples.
+A manifest makes a partition citable: whoever has the data can check that they evaluate on the same samples.
 """
 
 from __future__ import annotations
@@ -8,37 +8,50 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftc.errors import InputError
 from ftc.files import written_whole
 from ftc.partition.class_partition import ClassPartition
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 
 
-@dataclass(frozen=True)
-class SplitManifest:
+class SampleList(BaseModel):
+    """How many samples a split has, and the digest of their list, see `digest_samples`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    count: int
+    sha256: str
+
+
+class PartitionManifest(BaseModel):
     """A partition of classes, by name, with a digest of every split's samples.
 
-    Args:
+    Attributes:
+        schema_version: of the file, where it is called ``schema``.
         class_names: one a head column.
         seen: names of the seen classes.
         absent: names of the absent classes.
-        samples: split → ``count`` and ``sha256``, see `digest_samples`.
+        samples: by split.
 
     Raises:
         InputError: a class name that stands twice, or seen and absent ones that are not class names.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
     class_names: tuple[str, ...]
     seen: tuple[str, ...]
     absent: tuple[str, ...]
-    samples: dict[str, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[str, SampleList] = Field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def model_post_init(self, context: Any) -> None:
         self.partition(self.class_names)
 
     @classmethod
@@ -47,7 +60,7 @@ class SplitManifest:
         partition: ClassPartition,
         class_names: Sequence[str],
         samples: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> SplitManifest:
+    ) -> PartitionManifest:
         """The manifest of a partition.
 
         Args:
@@ -63,10 +76,10 @@ class SplitManifest:
                 f"class_names: {len(class_names)} for a head of {partition.num_classes}; give one a column"
             )
         return cls(
-            tuple(class_names),
-            tuple(class_names[c] for c in partition.seen),
-            tuple(class_names[c] for c in partition.absent),
-            {split: dict(content) for split, content in (samples or {}).items()},
+            class_names=tuple(class_names),
+            seen=tuple(class_names[c] for c in partition.seen),
+            absent=tuple(class_names[c] for c in partition.absent),
+            samples={split: SampleList(**content) for split, content in (samples or {}).items()},
         )
 
     def partition(self, class_names: Sequence[str]) -> ClassPartition:
@@ -85,56 +98,44 @@ class SplitManifest:
         unknown = [name for name in (*self.seen, *self.absent) if name not in columns]
         if unknown:
             raise InputError(
-                f"the split's classes {', '.join(unknown)} are no class names; use the data it was made for"
+                f"the manifest's classes {', '.join(unknown)} are no class names; use its own data"
             )
         seen, absent = ([columns[name] for name in group] for group in (self.seen, self.absent))
         return ClassPartition(len(class_names), seen, absent)
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of the file."""
-        return {
-            "schema": SCHEMA,
-            "class_names": list(self.class_names),
-            "seen": list(self.seen),
-            "absent": list(self.absent),
-            "samples": self.samples,
-        }
-
     def write(self, path: Path) -> None:
         """Write the manifest, whole."""
         with written_whole(path) as temporary:
-            text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
+            text = json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> SplitManifest:
+    def read(cls, path: Path) -> PartitionManifest:
         """Read a manifest.
 
         Raises:
             InputError: no such file, not a manifest, or one of another schema.
         """
-        again = "write the manifest again"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file; name a split manifest") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not a split manifest ({type(error).__name__}); {again}") from error
-        if not isinstance(content, dict) or "schema" not in content:
-            raise InputError(f"{path}: not a split manifest; name one such as a run's split.json")
-        if content["schema"] != SCHEMA:
-            raise InputError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}; {again}")
-        names: dict[str, Any] = {key: content.get(key) for key in ("class_names", "seen", "absent")}
-        for key, value in names.items():
-            if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-                raise InputError(f"{path}: {key} is no list of class names; {again}")
-        samples = content.get("samples")
-        if not isinstance(samples, dict) or not all(map(_is_digest, samples.values())):
-            raise InputError(f"{path}: samples is not count and sha256 of every split; {again}")
-        try:
-            return cls(**{key: tuple(value) for key, value in names.items()}, samples=samples)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            raise InputError(f"{path}: no such file; name a partition manifest") from error
+        except ValidationError as error:
+            raise InputError(f"{path}: {_fault(error)}; write the manifest again") from error
+        except OSError as error:
+            raise InputError(f"{path}: not a partition manifest ({type(error).__name__})") from error
+
+
+def _fault(error: ValidationError) -> str:
+    """What is wrong with a manifest's content, in one line."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return str(cause)
+    if first["loc"] == ("schema",):
+        return f"schema {first['input']}, this version reads {SCHEMA}"
+    key = ".".join(map(str, first["loc"]))
+    return "not a partition manifest" + (f" ({key}: {first['msg'].lower()})" if key else "")
 
 
 def digest_samples(lines: Iterable[str]) -> str:
@@ -156,12 +157,3 @@ def digest_samples(lines: Iterable[str]) -> str:
         # File names that are no UTF-8 reach Python as surrogates.
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
-
-
-def _is_digest(content: Any) -> bool:
-    return (
-        isinstance(content, dict)
-        and content.keys() == {"count", "sha256"}
-        and type(content["count"]) is int
-        and isinstance(content["sha256"], str)
-    )

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from ftc.files import written_whole
-from ftc.reporting.names import stage_name
+from ftc.reporting.names import stage_title
 from ftc.results import RunRecord, StageRecord
 
 Row = dict[str, Any]
@@ -19,8 +19,8 @@ Row = dict[str, Any]
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
 NCM = "#56B4E9"
 SEEN, ABSENT, ALL = BLUE, RED, GREY
-METHODS = [GREEN, PURPLE, ORANGE, "#8C564B", "#F0E442"]
-# Not as many as colours, so that no two methods share both.
+CALIBRATORS = [GREEN, PURPLE, ORANGE, "#8C564B", "#F0E442"]
+# Not as many as colours, so that no two calibrators share both.
 MARKERS = "DsvP^Xd"
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -47,7 +47,7 @@ def write_figures(folder: Path, record: RunRecord, epochs: Sequence[Row] = ()) -
     figures: dict[str, Callable[[], Figure]] = {
         "seen_absent_curve": lambda: seen_absent_curve(record),
     }
-    if record.source is not None:
+    if record.stages.source is not None:
         figures["gains"] = lambda: gains(record)
     if rows:
         figures["accuracies"] = lambda: accuracies_over_epochs(record, rows)
@@ -67,9 +67,9 @@ def seen_absent_curve(record: RunRecord) -> Figure:
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
     evaluated = "fine-tuned" if record.checkpoint is None else "checkpoint"
-    models = [(evaluated, record.fine_tuned, BLUE)]
-    if record.source is not None:
-        models.insert(0, ("source", record.source, GREY))
+    models = [(evaluated, record.stages.fine_tuned, BLUE)]
+    if record.stages.source is not None:
+        models.insert(0, ("source", record.stages.source, GREY))
     for name, stage, colour in models:
         if stage.curve is not None and None not in stage.curve["acc_absent"]:
             seen = [100 * (value or 0.0) for value in stage.curve["acc_seen"]]
@@ -77,16 +77,21 @@ def seen_absent_curve(record: RunRecord) -> Figure:
             area = stage.metrics["ausuc"] or 0.0
             axes.plot(seen, absent, color=colour, label=f"{name}, AUSUC {100 * area:.1f}", zorder=1)
     markers: list[tuple[str, StageRecord, str, str]] = [
-        (name if stage is record.source else f"{name}, γ = 0", stage, colour, "o")
+        (name if stage is record.stages.source else f"{name}, γ = 0", stage, colour, "o")
         for name, stage, colour in models
     ]
-    for index, (name, stage) in enumerate(_methods(record).items()):
-        colour = METHODS[index % len(METHODS)]
+    for index, (name, stage) in enumerate(_calibrators(record).items()):
+        colour = CALIBRATORS[index % len(CALIBRATORS)]
         markers.append(
-            (f"{stage_name(name)}, γ = {stage.gamma:.1f}", stage, colour, MARKERS[index % len(MARKERS)])
+            (
+                f"{stage_title(name, stage)}, γ = {stage.gamma:.1f}",
+                stage,
+                colour,
+                MARKERS[index % len(MARKERS)],
+            )
         )
-    if "oracle" in record.calibrated:
-        oracle = record.calibrated["oracle"]
+    if "oracle" in record.stages.calibrated:
+        oracle = record.stages.calibrated["oracle"]
         markers.append((f"oracle, γ* = {oracle.gamma:.1f}", oracle, "black", "*"))
     for label, stage, colour, marker in markers:
         x, y = stage.metrics["acc_seen"], stage.metrics["acc_absent"]
@@ -126,9 +131,10 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
         _line(left, epochs, key, label, colour, percent=True)
     left.set(title="Fine-tuned, γ = 0", ylabel="validation accuracy (%)")
     _line(right, epochs, "acc_all", "γ = 0", ALL, percent=True)
-    methods = list(_methods(record))
-    for name, colour in zip(methods, METHODS * len(methods), strict=False):
-        _line(right, epochs, f"{name}/acc_all", stage_name(name), colour, percent=True)
+    calibrators = _calibrators(record)
+    colours = CALIBRATORS * len(calibrators)
+    for (name, stage), colour in zip(calibrators.items(), colours, strict=False):
+        _line(right, epochs, f"{name}/acc_all", stage_title(name, stage), colour, percent=True)
     _line(right, epochs, "oracle/acc_all", "oracle", "black", percent=True, style=":")
     _line(right, epochs, "ncm_acc_all", "NCM on features", NCM, percent=True, style="--")
     right.set(title="All classes, Y/Y")
@@ -167,8 +173,8 @@ def gains(record: RunRecord) -> Figure:
     kinds = (("", "network, γ = 0", BLUE, -width / 2), ("ncm_", "NCM on features", NCM, width / 2))
     for prefix, label, colour, offset in kinds:
         for position, (key, _) in enumerate(groups):
-            before = None if record.source is None else record.source.metrics.get(prefix + key)
-            after = record.fine_tuned.metrics.get(prefix + key)
+            before = None if record.stages.source is None else record.stages.source.metrics.get(prefix + key)
+            after = record.stages.fine_tuned.metrics.get(prefix + key)
             if before is None or after is None:
                 continue
             gain = 100 * (after - before)
@@ -184,8 +190,8 @@ def gains(record: RunRecord) -> Figure:
     return figure
 
 
-def _methods(record: RunRecord) -> dict[str, StageRecord]:
-    return {name: stage for name, stage in record.calibrated.items() if stage.lane != "oracle"}
+def _calibrators(record: RunRecord) -> dict[str, StageRecord]:
+    return {name: stage for name, stage in record.stages.calibrated.items() if stage.lane != "oracle"}
 
 
 def _line(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, LANE_TITLES, stage_name
-from ftc.results import RunRecord, StageRecord
+from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, readable, stage_title
+from ftc.results import LANES, Lane, RunRecord, StageRecord
 
 MIN_WIDTH = 120
 
@@ -19,16 +20,26 @@ def console(quiet: bool = False) -> Console:
     return Console(width=max(Console().width, MIN_WIDTH), quiet=quiet)
 
 
+def print_record(out: Console, record: RunRecord, folder: Path) -> None:
+    """Print what a run of ``ftc.train`` ends with: its tables, its times and its folder."""
+    for table in results_tables(record):
+        out.print(table)
+    stages = ", ".join(f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in record.timing.items())
+    out.print(f"Time: {stages}")
+    out.print("* folded into checkpoints/calibrated.safetensors, which any timm user can load")
+    out.print(f"Run folder: {folder}", soft_wrap=True)
+
+
 def results_tables(record: RunRecord) -> Iterator[Table]:
-    """A table a lane, since methods that look at unlabelled images compare with none that do not.
+    """A table a lane, since calibrators that look at unlabelled images compare with none that do not.
 
     Rows: source, fine-tuned, the lane's calibrators, the oracles. Accuracies, H and AUSUC in percent, γ in
     logits. Where the record has intervals, a table of them follows each.
     """
-    models = {} if record.source is None else {"source": record.source}
-    models["fine_tuned" if record.checkpoint is None else "checkpoint"] = record.fine_tuned
-    lanes = [lane for lane in LANE_TITLES if record.lane(lane)] or ["seen_only"]
-    for lane in lanes:
+    models = {} if record.stages.source is None else {"source": record.stages.source}
+    models["fine_tuned" if record.checkpoint is None else "checkpoint"] = record.stages.fine_tuned
+    lanes = [lane for lane in LANES if lane != "oracle" and record.lane(lane)]
+    for lane in lanes or ["seen_only"]:
         rows = {**models, **record.lane(lane), **record.lane("oracle")}
         yield _table(record, lane, rows)
         if any(stage.intervals for stage in rows.values()):
@@ -45,7 +56,7 @@ def sweep_table(rows: Sequence[Mapping[str, str]], swept: Sequence[str], objecti
     """
     table = Table(title="Sweep", caption="Percent. All numbers are in sweep.csv.")
     stages = [key for key in (rows[0] if rows else ()) if key.endswith("/acc_all")]
-    numbers = {key: f"{stage_name(key.partition('/')[0])}\nY/Y" for key in stages if "oracle_" not in key}
+    numbers = {key: f"{readable(key.partition('/')[0])}\nY/Y" for key in stages if "oracle_" not in key}
     numbers["fine_tuned/ausuc"] = COLUMNS["ausuc"]
     best = None
     if objective is not None:
@@ -69,13 +80,14 @@ def sweep_table(rows: Sequence[Mapping[str, str]], swept: Sequence[str], objecti
     return table
 
 
-def _table(record: RunRecord, lane: str, rows: Mapping[str, StageRecord]) -> Table:
+def _table(record: RunRecord, lane: Lane, rows: Mapping[str, StageRecord]) -> Table:
     partition = record.partition
     counts = " + ".join(f"{n:,} {group}" for group, n in record.num_samples.items() if n)
+    method = "" if record.method is None else f"{record.method}, "
     seed = "" if record.seed is None else f"; seed {record.seed}"
     title = (
-        f"{record.experiment}, {LANE_TITLES[lane]}\ntest images {counts}; seen classes "
-        f"{_short(partition['seen'])}, absent {_short(partition['absent'])}{seed}"
+        f"{record.experiment}, {method}{LANES[lane]}\ntest images {counts}; seen classes "
+        f"{_short(partition.seen)}, absent {_short(partition.absent)}{seed}"
     )
     table = Table(title=title, caption="Percent; γ in logits. An oracle looks at test labels: a bound.")
     table.add_column("")
@@ -106,7 +118,8 @@ def _intervals(rows: Mapping[str, StageRecord]) -> Table:
 
 
 def _label(key: str, stage: StageRecord, deployed: str | None = None) -> str:
-    label = f"+ {stage_name(key)}" if stage.lane else stage_name(key)
+    title = stage_title(key, stage)
+    label = f"+ {title}" if stage.lane else title
     return f"{label} *" if key == deployed else label
 
 
@@ -122,12 +135,12 @@ def _value(text: str) -> str:
         return escape(text)
 
 
-def _range(interval: list[float | None] | None, scale: float) -> str:
+def _range(interval: tuple[float | None, float | None] | None, scale: float) -> str:
     if interval is None or interval[0] is None or interval[1] is None:
         return "–"
     digits = 1 if scale == 100 else 2
     return f"{scale * interval[0]:.{digits}f} to {scale * interval[1]:.{digits}f}"
 
 
-def _short(columns: list[int]) -> str:
+def _short(columns: Sequence[int]) -> str:
     return " ".join(map(str, columns)) if len(columns) <= 10 else f"({len(columns)})"

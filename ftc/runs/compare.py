@@ -1,4 +1,4 @@
-"""Estimators of γ compared over many finished runs: how far each stays behind the oracle."""
+"""``python -m ftc.compare``: how far each estimator of γ stays behind the oracle, over many finished runs."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from ftc.calibrators import (
 from ftc.config.commands import CompareConfig
 from ftc.errors import InputError
 from ftc.functional import curve_of_outcomes
-from ftc.functional.outcomes import ABSENT, SEEN, label_groups
+from ftc.functional.inputs import ABSENT, SEEN, label_groups
 from ftc.functional.statistics import keep_seen
 from ftc.models import load_tensors
 from ftc.partition import ClassPartition
-from ftc.reporting.names import LANE_TITLES, stage_name
-from ftc.results import CONFIG_FILE, FILE_NAME, RunRecord
+from ftc.reporting.names import stage_title
+from ftc.results import CONFIG_FILE, FILE_NAME, LANES, Lane, RunRecord
 
 # Draws of a pool with another share of absent-class images, averaged for each run.
 DRAWS = 3
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -54,20 +54,27 @@ class Run:
     @property
     def partition(self) -> ClassPartition:
         """Seen, absent and other columns."""
-        content = self.record.partition
-        return ClassPartition(content["num_classes"], content["seen"], content["absent"])
+        return self.record.partition.partition()
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Accuracy that one estimator left on the table in one run, in points: Y/Y at γ* minus Y/Y at γ̂."""
+    """Accuracy that one estimator left on the table in one run.
+
+    Attributes:
+        estimator: its name in the run.
+        title: its name in print.
+        run: the run.
+        points: Y/Y at γ* minus Y/Y at γ̂, in points of percent.
+    """
 
     estimator: str
-    run: Run
+    title: str
+    run: FinishedRun
     points: float
 
 
-def read_runs(folder: Path) -> list[Run]:
+def read_runs(folder: Path) -> list[FinishedRun]:
     """All finished runs below a folder.
 
     Raises:
@@ -78,29 +85,30 @@ def read_runs(folder: Path) -> list[Run]:
         config = path.parent / CONFIG_FILE
         if config.is_file():
             seed = yaml.safe_load(config.read_text())["partition"]["seed"]
-            runs.append(Run(path.parent, RunRecord.read(path.parent), seed))
+            runs.append(FinishedRun(path.parent, RunRecord.read(path.parent), seed))
     if not runs:
         raise InputError(f"runs={folder}: no finished run of ftc.train below it; name a sweep's folder")
     for run in runs:
-        if "oracle" not in run.record.calibrated:
+        if "oracle" not in run.record.stages.calibrated:
             raise InputError(f"{run.folder}: no absent-class sample was evaluated, so there is no oracle")
     return sorted(runs, key=lambda run: (run.record.experiment, len(run.partition.seen), run.partition_seed))
 
 
-def recorded_gaps(runs: Iterable[Run], lane: str) -> list[Gap]:
+def recorded_gaps(runs: Iterable[FinishedRun], lane: Lane) -> list[Gap]:
     """Gaps of a lane's estimators, and of γ = 0, as the runs themselves recorded them."""
     gaps = []
     for run in runs:
-        stages = {"fine_tuned": run.record.fine_tuned, **run.record.lane(lane)}
-        best = run.record.calibrated["oracle"].metrics["acc_all"]
+        stages = {"fine_tuned": run.record.stages.fine_tuned, **run.record.lane(lane)}
+        best = run.record.stages.calibrated["oracle"].metrics["acc_all"]
         for name, stage in stages.items():
             accuracy = stage.metrics["acc_all"]
             assert best is not None and accuracy is not None
-            gaps.append(Gap(name, run, 100 * (best - accuracy)))
+            title = "γ = 0" if stage.lane is None else stage_title(name, stage)
+            gaps.append(Gap(name, title, run, 100 * (best - accuracy)))
     return gaps
 
 
-def refitted_gaps(runs: Iterable[Run], shift: float | None = None) -> list[Gap]:
+def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> list[Gap]:
     """Gaps of the unlabelled lane's scalar estimators, refitted with the test images as the pool.
 
     Without a shift ``val_oracle`` stands beside them, the best γ by all labels of the validation images: how
@@ -133,14 +141,18 @@ def refitted_gaps(runs: Iterable[Run], shift: float | None = None) -> list[Gap]:
                 saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p
             )
             reached = curve.at(Oracle().fit(validation).gamma)["acc_all"]
-            gaps.append(Gap("val_oracle", run, 100 * (best - reached)))
+            title = "oracle on validation labels"
+            gaps.append(Gap("val_oracle", title, run, 100 * (best - reached)))
         found: dict[str, list[float]] = {name: [] for name in calibrators}
         for draw in range(1 if shift is None else DRAWS):
             rows = torch.arange(len(target)) if shift is None else _shifted(target, p, shift, draw)
             pool = UnlabelledEvidence.from_logits(logits[rows], p, source[rows], "unlabelled test", seen)
             for name, calibration in fit_all(calibrators, Available(unlabelled=pool)).items():
                 found[name].append(100 * (best - curve.at(calibration.gamma)["acc_all"]))
-        gaps += [Gap(name, run, sum(values) / len(values)) for name, values in found.items()]
+        gaps += [
+            Gap(name, calibrators[name].title, run, sum(values) / len(values))
+            for name, values in found.items()
+        ]
     return gaps
 
 
@@ -177,8 +189,8 @@ def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int]) -> str:
         "| estimator | " + " | ".join(f"{name} ({len(runs[name])})" for name in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    for estimator in dict.fromkeys(gap.estimator for gap in gaps):
-        name = "γ = 0" if estimator == "fine_tuned" else f"{stage_name(estimator)} (`{estimator}`)"
+    for estimator, title in {gap.estimator: gap.title for gap in gaps}.items():
+        name = title if estimator == "fine_tuned" else f"{title} (`{estimator}`)"
         cells = (_cell([gap.points for gap in c if gap.estimator == estimator]) for c in columns.values())
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -190,15 +202,26 @@ def _cell(points: list[float]) -> str:
     return f"{sum(points) / len(points):.2f} ({max(points):.1f})".replace("-", "−")
 
 
-def compare(config: CompareConfig) -> Iterator[str]:
+def compare(config: CompareConfig) -> dict[str, Any]:
+    """Print the report in Markdown, a section at a time; no scalars for a sweep's table.
+
+    Raises:
+        InputError: see `read_runs`.
+    """
+    for section in _sections(config):
+        print(section)
+    return {}
+
+
+def _sections(config: CompareConfig) -> Iterator[str]:
     """The report in Markdown, a section at a time.
 
     Raises:
         InputError: see `read_runs`.
     """
     runs = read_runs(Path(config.runs))
-    for lane, title in LANE_TITLES.items():
-        if any(run.record.lane(lane) for run in runs):
+    for lane, title in LANES.items():
+        if lane != "oracle" and any(run.record.lane(lane) for run in runs):
             yield f"### {title[0].upper()}{title[1:]}\n"
             yield markdown_table(recorded_gaps(runs, lane), config.chosen_on) + "\n"
     if config.refit:

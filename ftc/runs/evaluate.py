@@ -1,4 +1,4 @@
-"""Epoch −1 of any checkpoint: the table of a run, no training."""
+"""``python -m ftc.evaluate``: epoch −1 of any checkpoint, the table of a run without any training."""
 
 from __future__ import annotations
 
@@ -8,23 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
-from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
 
-from ftc.calibrators import Calibrator, Interpolated, PseudoCrossValidation
+from ftc.assembly.components import build_calibrators, build_callback, build_module
+from ftc.calibrators import Calibrator, Observed
 from ftc.callbacks import CalibrationCallback, PredictionRecorder
-from ftc.config.commands import EvaluateConfig, file_digest
-from ftc.config.partition import SemanticSplit
+from ftc.config.commands import EvaluateConfig
 from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_record
+from ftc.files import file_digest
 from ftc.reporting.tables import console, results_tables
-from ftc.results import FILE_NAME, RunRecord
+from ftc.results import CONFIG_FILE, FILE_NAME, RunRecord, versions
+from ftc.results import Stages as StageRecords
 from ftc.runs.failures import explained
-from ftc.runs.folder import Predictions
-from ftc.runs.parts import Job, build_calibrators
-from ftc.runs.processes import all_or_none
-from ftc.versions import versions
+from ftc.runs.folder import Predictions, RunFolder
+from ftc.runs.parts import (
+    Parts,
+    build_parts,
+    build_source_stage,
+    choose_classes,
+    identity,
+    manifest,
+    shared_facts,
+)
+from ftc.runs.processes import all_or_none, check_shared, leads
+from ftc.runs.source import load_named
+from ftc.runs.stages import Stages
 
 
-def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate, print the table, write the folder; a finished one is only printed again.
 
     Args:
@@ -37,23 +48,13 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, Any]:
         InputError: something in the configuration that only building it can tell, or no such checkpoint.
     """
     assert config.run_dir is not None
-    leads = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    folder, out = Path(config.run_dir), console(quiet=not leads)
+    folder, out = Path(config.run_dir), console(quiet=not leads())
     finished = (folder / FILE_NAME).is_file() and not config.overwrite
     if finished:
         record = RunRecord.read(folder)
     else:
-        methods, left_out = _without_training(build_calibrators(config), config.source.checkpoint is not None)
-        for name, reason in left_out.items():
-            out.print(f"{name} is left out: {reason}")
-        # The checkpoint is loaded over the model's own weights, which only a source model may be made of.
-        by_source = isinstance(config.partition, SemanticSplit)
-        with explained(config), ExitStack() as held:
-            with all_or_none():
-                evaluation = _Evaluation(config, folder, out, leads, methods, pretrained=by_source)
-                if leads:
-                    held.enter_context(evaluation.folder.claimed())
-            record = evaluation.execute()
+        with explained(config):
+            record = _run(config, RunFolder(folder), out)
     for table in results_tables(record):
         out.print(table)
     if finished:
@@ -62,61 +63,80 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, Any]:
     return record.scalars()
 
 
-class _Evaluation(Job[EvaluateConfig]):
-    def execute(self) -> RunRecord:
-        source, statistics = None, {}
-        if self.config.source.checkpoint is not None:
-            self.source_stage()
-            callback, source, _ = self._evaluate("source_evaluation", {})
-            statistics = {"source": callback.source, "source_pool": callback.source_pool}
-        self.load(Path(self.config.checkpoint), self.classifier)
-        # Without the source model's statistics nothing compares with them.
-        arguments = statistics or {"source": {}}
-        _, evaluation, predictions = self._evaluate("evaluation", self.calibrators, **arguments)
+def _run(config: EvaluateConfig, folder: RunFolder, out: Console) -> RunRecord:
+    stages, has_source = Stages(folder), config.source.checkpoint is not None
+    with ExitStack() as held:
+        with all_or_none():
+            calibrators = _without_training(build_calibrators(config), has_source, out)
+            # The checkpoint is loaded over the model's own weights, which only a rule may want to look at.
+            source = build_source_stage(config, out, pretrained=config.partition.by_source_model)
+            partition, weights = choose_classes(source, stages)
+            parts = build_parts(source, partition, calibrators)
+            if leads():
+                held.enter_context(folder.claimed())
+        before, observed = None, Observed()
+        if has_source:
+            weights = weights or source.run(stages)
+            with stages.timed("source_evaluation"):
+                callback, before, _ = _evaluation(parts, {}, None)
+            observed = callback.source
+        load_named(Path(config.checkpoint), parts.classifier, parts.images, config.source.strict, out)
+        with stages.timed("evaluation"):
+            _, after, predictions = _evaluation(parts, calibrators, observed)
         record = RunRecord(
-            experiment=self.config.name,
+            experiment=config.name,
             seed=None,
-            partition=self.partition.to_dict(),
+            partition=partition.record(),
             versions=versions(),
-            timing=self.timing,
-            source=None if source is None else fine_tuned_record(source, ("source.checkpoint",)),
-            fine_tuned=fine_tuned_record(evaluation, ("checkpoint",)),
-            calibrated={name: calibrated_record(r) for name, r in evaluation.calibrated.items()},
+            timing=stages.timing,
+            num_samples=after.num_samples,
             deployed=None,
-            num_samples=evaluation.num_samples,
-            checkpoint=file_digest(self.config.checkpoint),
+            checkpoint=file_digest(config.checkpoint),
+            stages=StageRecords(
+                source=None if before is None else fine_tuned_record(before, ("source.checkpoint",)),
+                fine_tuned=fine_tuned_record(after, ("checkpoint",)),
+                calibrated={name: calibrated_record(result) for name, result in after.calibrated.items()},
+            ),
         )
-        self.start_folder()
-        self.check_shared()
-        if self.leads:
-            self.folder.keep_predictions({"checkpoint": predictions}, record.partition)
-            self.folder.keep_figures(record)
-            self.folder.finish(record)
+        with all_or_none():
+            if leads():
+                folder.start(config, identity(config, parts.images), manifest(parts))
+        check_shared(folder.path / CONFIG_FILE, lambda: shared_facts(parts, weights), leads())
+        if leads():
+            folder.keep_predictions({"checkpoint": predictions}, record)
+            folder.keep_figures(record)
+            folder.finish(record)
         return record
 
-    def _evaluate(
-        self, stage: str, calibrators: Mapping[str, Calibrator[Any]], **arguments: Any
-    ) -> tuple[CalibrationCallback, Evaluation, Predictions]:
-        with self.stage(stage):
-            seed_everything(self.config.seed, workers=True, verbose=False)
-            callback = self.callback(calibrators, **arguments)
-            recorder = PredictionRecorder(self.data.validation_roles)
-            trainer = self.quiet_trainer(callback, recorder)
-            trainer.validate(self.module, self.data, verbose=False)
-            evaluation, predictions = self.test(trainer, callback, recorder)
-        return callback, evaluation, predictions
+
+def _evaluation(
+    parts: Parts, calibrators: Mapping[str, Calibrator[Any]], source: Observed | None
+) -> tuple[CalibrationCallback, Evaluation, Predictions]:
+    """Validate and test the classifier; without ``source`` it is the source model itself."""
+    config = parts.config
+    seed_everything(config.seed, workers=True, verbose=False)
+    module = build_module(parts.classifier, config.optimizer, config.scheduler)
+    callback = build_callback(config, parts.data, calibrators, source=source)
+    recorder = PredictionRecorder(parts.data.validation_roles)
+    trainer = parts.trainers.quiet(callback, recorder)
+    trainer.validate(module, parts.data, verbose=False)
+    trainer.test(module, parts.data, verbose=False)
+    assert callback.evaluation is not None
+    return callback, callback.evaluation, dict(recorder.latest)
 
 
 def _without_training(
-    calibrators: Mapping[str, Calibrator[Any]], with_source: bool
-) -> tuple[dict[str, Calibrator[Any]], dict[str, str]]:
-    """The calibrators that one model's outputs suffice for, and why the others are left out."""
+    calibrators: Mapping[str, Calibrator[Any]], has_source: bool, out: Console
+) -> dict[str, Calibrator[Any]]:
+    """The calibrators that one model's outputs suffice for; the others are left out, and that is said."""
     left_out = {}
     for name, calibrator in calibrators.items():
-        if isinstance(calibrator, PseudoCrossValidation):
+        if calibrator.folds is not None:
             left_out[name] = "it trains further models, which ftc.train does"
-        elif isinstance(calibrator, Interpolated):
+        elif calibrator.weights is not None:
             left_out[name] = "it makes a model of its own, which ftc.train does"
-        elif calibrator.needs_source and not with_source:
+        elif calibrator.source and not has_source:
             left_out[name] = "it compares with the source model; give that one as source.checkpoint"
-    return {name: c for name, c in calibrators.items() if name not in left_out}, left_out
+    for name, reason in left_out.items():
+        out.print(f"{name} is left out: {reason}")
+    return {name: calibrator for name, calibrator in calibrators.items() if name not in left_out}

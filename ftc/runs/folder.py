@@ -18,14 +18,16 @@ from torch import Tensor
 
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
+from ftc.export.bundle import FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS
 from ftc.files import remove_parts, written_whole
 from ftc.models import save_weights
-from ftc.partition import SplitManifest
+from ftc.partition import PartitionManifest
 from ftc.reporting.figures import write_figures
 from ftc.results import CONFIG_FILE, CURVE_FIELDS, FILE_NAME, RunRecord
 
 _STAGES = "stages"
 _BEGUN = "begun.json"
+PARTITION_FILE = "partition.json"
 
 # By split, by field: see `ftc.callbacks.PredictionRecorder`.
 Predictions = dict[str, dict[str, Tensor]]
@@ -64,12 +66,13 @@ class RunFolder:
                 f"run_dir={self.path}: another run is at work there; wait for it, or choose another folder"
             ) from error
 
-    def start(self, config: TrainConfig, identity: Mapping[str, Any]) -> None:
+    def start(self, config: TrainConfig, identity: Mapping[str, Any], manifest: PartitionManifest) -> None:
         """Begin anew: the folder is there with what it is begun with, or not at all.
 
         Args:
             config: becomes ``config.yaml``.
             identity: what a run that goes on with this one must be equal in; JSON types.
+            manifest: becomes ``partition.json``, which ``partition=file`` reads.
         """
         old, new = (self.path.with_name(f".{self.path.name}-{state}") for state in ("old", "new"))
         for leftover in (old, new):
@@ -78,12 +81,11 @@ class RunFolder:
         (new / _STAGES / _BEGUN).write_text(json.dumps(identity))
         text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
         (new / CONFIG_FILE).write_text(text)
+        manifest.write(new / PARTITION_FILE)
         if self.path.exists():
             self.path.rename(old)
         new.rename(self.path)
         shutil.rmtree(old, ignore_errors=True)
-
-    # What an interrupted run goes on from
 
     @property
     def checkpoint(self) -> Path:
@@ -119,23 +121,16 @@ class RunFolder:
         record.write(self.path)
         shutil.rmtree(self.path / _STAGES, ignore_errors=True)
 
-    # What a run leaves
-
-    def keep_split(self, manifest: SplitManifest) -> None:
-        """``split.json``, which ``partition=file`` reads."""
-        manifest.write(self.path / "split.json")
-
     def keep_source(self, weights: Path) -> None:
         """``source.safetensors``."""
-        with written_whole(self.path / "source.safetensors") as temporary:
+        with written_whole(self.path / SOURCE_WEIGHTS) as temporary:
             shutil.copyfile(weights, temporary)
 
-    def keep_deployed(self, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """``checkpoints/calibrated.safetensors``; what is no text in the metadata becomes JSON."""
-        text = {name: v if isinstance(v, str) else json.dumps(v) for name, v in metadata.items()}
-        save_weights(self.path / "checkpoints" / "calibrated.safetensors", weights, text)
+    def keep_fine_tuned(self, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """``fine_tuned.safetensors``, with what the model is: ``model``, ``head``, ``class_names``."""
+        save_weights(self.path / FINE_TUNED_WEIGHTS, weights, metadata)
 
-    def keep_predictions(self, stages: Mapping[str, Predictions], partition: Mapping[str, Any]) -> None:
+    def keep_predictions(self, stages: Mapping[str, Predictions], record: RunRecord) -> None:
         """``predictions.safetensors``: ``stage/split/field``."""
         flat = {
             f"{stage}/{split}/{field}": value
@@ -143,7 +138,8 @@ class RunFolder:
             for split, fields in splits.items()
             for field, value in fields.items()
         }
-        save_weights(self.path / "predictions.safetensors", flat, {"partition": json.dumps(partition)})
+        metadata = {"partition": record.partition.model_dump(mode="json")}
+        save_weights(self.path / "predictions.safetensors", flat, metadata)
 
     def keep_figures(self, record: RunRecord) -> None:
         """``figures/`` of what has no epochs."""

@@ -8,87 +8,111 @@ from typing import Any
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
-from ftc.assembly.components import build_datamodule, build_module
+from ftc.assembly.components import build_datamodule, build_method, build_module
+from ftc.assembly.trainers import averaging_callbacks, training_callbacks
 from ftc.calibrators import Fold, FoldEvidence, FoldPlan
 from ftc.callbacks import PredictionRecorder, fit
+from ftc.config.training import PLACE
 from ftc.errors import InputError
-from ftc.models import cached_tensors, load_tensors, load_weights
+from ftc.models import cached_tensors, load_tensors, other_weights
 from ftc.partition import ClassPartition
-from ftc.runs.parts import PLACE, Job
+from ftc.runs.parts import Parts
 
 # The splits that folds are trained and evaluated on.
 FITTED = {"train", "val"}
 
 
-def fold_evidence(job: Job[Any], plan: FoldPlan, source_file: Path) -> FoldEvidence:
+def fold_evidence(parts: Parts, plan: FoldPlan, source_weights: Path) -> FoldEvidence:
     """All folds of a plan, see `train_or_find_fold`."""
-    folds = tuple(train_or_find_fold(job, plan, k, source_file) for k in range(plan.folds))
+    folds = tuple(train_or_find_fold(parts, plan, k, source_weights) for k in range(plan.folds))
     return FoldEvidence(f"seen train, seen val, {plan.folds} fine-tunes more", folds)
 
 
-def train_or_find_fold(job: Job[Any], plan: FoldPlan, k: int, source_file: Path) -> Fold:
+def train_or_find_fold(parts: Parts, plan: FoldPlan, k: int, source_weights: Path) -> Fold:
     """A fold from the cache, or trained now and kept there.
 
     Args:
-        job: whose data and recipe; its classifier has the source model's weights, before and afterwards.
+        parts: data and recipe; the classifier has the same weights before and afterwards.
         plan: which classes play which part.
         k: the fold.
-        source_file: the source model's weights.
+        source_weights: the source model's.
 
     Raises:
         InputError: held-out samples that do not suffice.
     """
-    config = job.config
-    pseudo_seen = plan.draw(job.partition)[k]
-    seed = plan.seed + k
-    epochs = plan.epochs(config.trainer.max_epochs)
-    identity = {
-        "source": source_file.stem,
-        "partition": job.partition.to_dict(),
-        "pseudo_seen": pseudo_seen,
-        "seed": seed,
-        "data": config.data.model_dump(
-            exclude={"readers", "gallery", "eval_batch_size", "num_workers", "cache_dir"}
-        ),
-        "readers": config.data.readers.model_dump(include=FITTED),
-        "samples": {split: digest for split, digest in job.images.samples.items() if split in FITTED},
-        "optimizer": config.optimizer.model_dump(),
-        "scheduler": config.scheduler.model_dump(),
-        "trainer": {**config.trainer.model_dump(exclude=PLACE), "max_epochs": epochs},
-        "execution": config.execution(),
-        "ema": config.ema,
-    }
+    pseudo_seen = plan.draw(parts.partition)[k]
 
-    def train(checkpoint: Path) -> dict[str, Tensor]:
-        pseudo_absent = [c for c in job.partition.seen if c not in pseudo_seen]
-        partition = ClassPartition(job.partition.num_classes, pseudo_seen, pseudo_absent)
-        data = build_datamodule(config.data, job.images, job.classifier, partition, seed)
-        seed_everything(seed, workers=True, verbose=False)
-        module = build_module(
-            job.classifier, config.optimizer, config.scheduler, without=job.partition.absent
-        )
-        recorder = PredictionRecorder(("val",))
-        trainer = job.single_trainer(recorder)
-        held_out = job.data.held_out_dataloader()
-        trainer.validate(module, held_out, verbose=False)
-        source = recorder.latest["val"]
-        callbacks = (*job.training(seed, checkpoint), *job.averaging())
-        fit(job.single_trainer(*callbacks, max_epochs=epochs, limit_val_batches=0), module, data)
-        trainer.validate(module, held_out, verbose=False)
-        fine_tuned = recorder.latest["val"]
-        return {
-            "logits": fine_tuned["logits"],
-            "source_logits": source["logits"],
-            "target": fine_tuned["target"],
-        }
+    def outputs(checkpoint: Path) -> dict[str, Tensor]:
+        with other_weights(parts.classifier, load_tensors(source_weights)):
+            return _train(parts, plan, k, pseudo_seen, checkpoint)
 
-    path, trained = cached_tensors(identity, Path(config.calibration.cache_dir), train)
-    if trained:
-        load_weights(source_file, job.classifier)
+    identity = _identity(parts, plan, k, pseudo_seen, source_weights)
+    path, _ = cached_tensors(identity, parts.config.cache("folds"), outputs)
     tensors = load_tensors(path)
     try:
         return Fold.from_logits(
-            tensors["logits"], tensors["source_logits"], tensors["target"], job.partition, pseudo_seen
+            tensors["logits"], tensors["source_logits"], tensors["target"], parts.partition, pseudo_seen
         )
     except InputError as error:
         raise InputError(f"fold {k} of pseudo cross-validation: {error}") from error
+
+
+def _train(
+    parts: Parts, plan: FoldPlan, k: int, pseudo_seen: list[int], checkpoint: Path
+) -> dict[str, Tensor]:
+    """Fine-tune on the pseudo-seen classes; logits of held-out seen samples before and after, and labels."""
+    config, classifier, seed = parts.config, parts.classifier, plan.seed + k
+    pseudo_absent = [c for c in parts.partition.seen if c not in pseudo_seen]
+    partition = ClassPartition(parts.partition.num_classes, pseudo_seen, pseudo_absent)
+    data = build_datamodule(config, parts.images, classifier, partition, seed)
+    seed_everything(seed, workers=True, verbose=False)
+    method = build_method(config)
+    module = build_module(
+        classifier, config.optimizer, config.scheduler, method, hidden=parts.partition.absent
+    )
+    recorder = PredictionRecorder(("val",))
+    evaluating = parts.trainers.single(recorder)
+    held_out = parts.data.held_out_dataloader()
+    evaluating.validate(module, held_out, verbose=False)
+    source = recorder.latest["val"]
+    method.prepare(classifier, partition)
+    training = parts.trainers.single(
+        *training_callbacks(config, seed, checkpoint),
+        *averaging_callbacks(config),
+        max_epochs=plan.epochs(config.trainer.max_epochs),
+        limit_val_batches=0,
+    )
+    fit(training, module, data)
+    method.finish(classifier)
+    evaluating.validate(module, held_out, verbose=False)
+    fine_tuned = recorder.latest["val"]
+    return {
+        "logits": fine_tuned["logits"],
+        "source_logits": source["logits"],
+        "target": fine_tuned["target"],
+    }
+
+
+def _identity(
+    parts: Parts, plan: FoldPlan, k: int, pseudo_seen: list[int], source_weights: Path
+) -> dict[str, Any]:
+    """Everything that shapes a fold, JSON types."""
+    config = parts.config
+    return {
+        "source": source_weights.stem,
+        "partition": parts.partition.record().model_dump(mode="json"),
+        "pseudo_seen": pseudo_seen,
+        "seed": plan.seed + k,
+        "data": config.data.model_dump(exclude={"readers", "gallery", "eval_batch_size", "num_workers"}),
+        "readers": config.data.readers.model_dump(include=FITTED),
+        "samples": {split: digest for split, digest in parts.images.samples.items() if split in FITTED},
+        "method": config.method,
+        "optimizer": config.optimizer.model_dump(),
+        "scheduler": config.scheduler.model_dump(),
+        "trainer": {
+            **config.trainer.model_dump(exclude=PLACE),
+            "max_epochs": plan.epochs(config.trainer.max_epochs),
+        },
+        "execution": config.execution(),
+        "ema": config.ema,
+    }

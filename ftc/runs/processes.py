@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed import DistNetworkError, PrefixStore, TCPStore
 
 from ftc.errors import InputError
@@ -21,6 +22,11 @@ from ftc.errors import InputError
 # Seconds until a process that does not come is given up, and until a file of one host shows on another.
 _PATIENCE = 1800.0
 _FILE_PATIENCE = 60.0
+
+
+def leads() -> bool:
+    """Whether this process writes and prints; the others of a run compute along."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def check_processes(trainer: Trainer) -> None:
@@ -68,14 +74,14 @@ def all_or_none() -> Iterator[None]:
     company.meet()
 
 
-def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leads: bool) -> None:
+def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leading: bool) -> None:
     """Refuse hosts that do not work on the same files.
 
     Args:
         path: a file that the leading process has written.
         facts: what every process has to have found equal, JSON types, by the key that says where; asked for
             only where there are several processes.
-        leads: whether this is the leading process.
+        leading: whether this is the leading process.
 
     Raises:
         InputError: the key whose files are not shared.
@@ -84,7 +90,7 @@ def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leads: bool
     if company is None:
         return
     ours = json.loads(json.dumps(facts()))
-    theirs = company.published(ours if leads else None)
+    theirs = company.published(ours if leading else None)
     with all_or_none():
         for key, value in ours.items():
             if value != theirs[key]:

@@ -1,40 +1,130 @@
-"""The source model: trained once on the source domain, then taken from the cache."""
+"""The source model: trained once on the source domain, or loaded, then taken from the cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
+from lightning.pytorch import seed_everything
+from rich.console import Console
 from torch import Tensor
 
-from ftc.models import Classifier, cached_tensors, load_weights
+from ftc.assembly.components import build_module, build_source_datamodule
+from ftc.assembly.images import Images
+from ftc.assembly.trainers import Trainers, training_callbacks
+from ftc.callbacks import PredictionRecorder, fit
+from ftc.config.commands import TrainConfig
+from ftc.config.training import PLACE
+from ftc.errors import InputError
+from ftc.files import file_digest
+from ftc.metrics import NearestClassMean
+from ftc.models import Classifier, cached_tensors, load_checkpoint, load_weights
+from ftc.results import versions
+from ftc.runs.processes import all_or_none
+from ftc.runs.stages import Stages
 
 
-def prepare_source(
-    classifier: Classifier,
-    identity: Mapping[str, Any],
-    cache: Path,
-    train: Callable[[Classifier, Path], None],
-) -> tuple[Path, bool]:
-    """Bring the classifier to the source model's weights, training only where no run has done so before.
+@frozen(eq=False)
+class SourceStage:
+    """Brings a classifier to the source model's weights. Nothing is trained before `run`.
 
-    The weights always come from the file, so that a cached stage changes nothing after it.
-
-    Args:
+    Attributes:
+        config: of the job.
+        images: those of the source domain are trained on.
         classifier: trained or loaded in place.
-        identity: everything that shaped the source model, JSON types; its hash names the file.
-        cache: folder of source models.
-        train: trains the classifier on the source domain, going on from a checkpoint where there is one.
-
-    Returns:
-        The weights' file, and whether it was trained just now.
+        trainers: for the training.
+        out: where it tells how it goes.
     """
 
-    def weights(checkpoint: Path) -> dict[str, Tensor]:
-        train(classifier, checkpoint)
+    config: TrainConfig
+    images: Images
+    classifier: Classifier
+    trainers: Trainers
+    out: Console
+
+    def run(self, stages: Stages) -> Path:
+        """Train, load or find the source model; the file that holds its weights.
+
+        The weights always come from the file, so that a cached source model changes nothing after it.
+        """
+        config = self.config
+        with stages.timed("source"), all_or_none():
+            file, fresh = cached_tensors(self._identity(), config.cache("source"), self._weights)
+            load_weights(file, self.classifier)
+        verb = "cached, loaded" if not fresh else "trained" if config.trains_source else "loaded"
+        self.out.print(f"Source model {verb} in {stages.timing['source']:.1f} s: {file}")
+        return file
+
+    def class_means(self) -> Tensor:
+        """Class means (C, D) of the source model's features; without source images, its head's weights.
+
+        The classifier has the source model's weights.
+        """
+        if self.images.readers["source"] is None:
+            return self.classifier.head.weight.detach().cpu()
+        data = build_source_datamodule(self.config, self.images, self.classifier)
+        recorder = PredictionRecorder(("calibration",))
+        module = build_module(self.classifier, self.config.source.optimizer, self.config.source.scheduler)
+        loader = data.calibration_dataloader()
+        self.trainers.single(recorder).validate(module, loader, verbose=False)
+        latest = recorder.latest["calibration"]
+        means = NearestClassMean(len(self.images.class_names), self.classifier.num_features)
+        means.update(latest["features"], latest["target"])
+        return means.compute()
+
+    def _weights(self, checkpoint: Path) -> dict[str, Tensor]:
+        """The source model's weights, of a training that goes on from a checkpoint where there is one."""
+        config, classifier = self.config, self.classifier
+        if config.source.checkpoint is not None:
+            load_named(
+                Path(config.source.checkpoint), classifier, self.images, config.source.strict, self.out
+            )
+        elif config.trains_source:
+            seed_everything(config.source.seed, workers=True, verbose=False)
+            data = build_source_datamodule(config, self.images, classifier)
+            module = build_module(classifier, config.source.optimizer, config.source.scheduler)
+            module.method.prepare(classifier, data.partition)
+            trainer = self.trainers.single(
+                *training_callbacks(config, config.source.seed, checkpoint),
+                max_epochs=config.source.max_epochs,
+                limit_val_batches=0,
+            )
+            fit(trainer, module, data)
+            module.method.finish(classifier)
         return classifier.timm_state_dict()
 
-    path, trained = cached_tensors(identity, cache, weights)
-    load_weights(path, classifier)
-    return path, trained
+    def _identity(self) -> dict[str, Any]:
+        """Everything that shapes the source model, JSON types."""
+        config = self.config
+        trained_on = {
+            **config.data.model_dump(include={"source_augmentation", "batch_size", "cache"}),
+            "reader": config.data.readers.source,
+            "samples": self.images.samples.get("source"),
+        }
+        return {
+            "model": config.model.model_dump(),
+            "class_names": self.images.class_names,
+            "data": trained_on if config.trains_source else None,
+            "checkpoint": file_digest(config.source.checkpoint),
+            "source": config.source.model_dump(exclude={"checkpoint"}),
+            "trainer": config.trainer.model_dump(exclude={*PLACE, "max_epochs"}),
+            "execution": config.execution(),
+            "versions": versions(),
+        }
+
+
+def load_named(path: Path, classifier: Classifier, images: Images, strict: bool, out: Console) -> None:
+    """Load a checkpoint of any known format and say what it lacks or has too much.
+
+    Raises:
+        InputError: a file that is none, weights of another model, or classes in another order.
+    """
+    report = load_checkpoint(path, classifier, strict)
+    names = report.metadata.get("class_names")
+    if names is not None and tuple(names) != images.class_names:
+        raise InputError(
+            f"{path}: its head's columns are {', '.join(names[:5])}, …, the data's "
+            f"{', '.join(images.class_names[:5])}, …; give the same data.columns"
+        )
+    out.print(str(report), soft_wrap=True, markup=False, highlight=False)

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from ftc import InputError
+from ftc.benchmarks.prepare import prepare
 from ftc.config.commands import EvaluateConfig, TrainConfig
 from ftc.models import create_classifier, create_clip_classifier
-from ftc.prepare import prepare
-from ftc.runs.evaluate import evaluate_checkpoint
-from ftc.runs.train import run_experiment
+from ftc.runs.evaluate import evaluate
+from ftc.runs.train import train
 from tests.conftest import composed, run_module
 from tests.replicas import (
     OFFICE_HOME,
@@ -38,7 +38,7 @@ SMALL = (
     "data.num_classes=6",
     "data.num_workers=0",
     "data.cache=true",
-    "data.cache_dir=cache",
+    "cache_dir=cache",
     "source.max_epochs=8",
     "source.iterations_per_epoch=15",
     "source.optimizer.lr=0.1",
@@ -112,7 +112,7 @@ def test_seen_classes_are_the_published_ones(home, trained):
         if line.startswith("OFFICEHOME_SOURCE_RW_CLASSES")
     )
     names = [OFFICE_HOME[int(i)] for i in order.split(",")]
-    manifest = json.loads((home / "run" / "split.json").read_text())
+    manifest = json.loads((home / "run" / "partition.json").read_text())
     assert manifest["class_names"] == list(OFFICE_HOME)  # the official lists' order
     assert set(manifest["seen"]) == set(names[:3])
     assert set(manifest["absent"]) == set(names[-2:])
@@ -129,21 +129,23 @@ def at_home(home, trained, monkeypatch):
     return home
 
 
-def evaluate(*overrides: str, folder: str) -> dict:
-    evaluate_checkpoint(composed(EvaluateConfig, "evaluate", *PAIR, *overrides, f"run_dir={folder}"))
+def evaluated(*overrides: str, folder: str) -> dict:
+    evaluate(composed(EvaluateConfig, "evaluate", *PAIR, *overrides, f"run_dir={folder}"))
     return results(Path(folder))
 
 
 def test_a_manifest_repeats_the_split_and_knows_its_samples(at_home, trained):
-    split = ("partition=file", "partition.path=run/split.json")
+    split = ("partition=file", "partition.path=run/partition.json")
     checkpoint = "checkpoint=run/source.safetensors"
-    record = evaluate(*split, checkpoint, folder="by_file")
+    record = evaluated(*split, checkpoint, folder="by_file")
     assert record["partition"] == trained["partition"]
     assert record["stages"]["fine_tuned"]["acc_all"] == trained["stages"]["source"]["acc_all"]
     other = ("data.target=Pr", checkpoint, *split)
-    with pytest.raises(InputError, match=r"partition\.path=run/split\.json: its train samples are others"):
-        evaluate(*other, folder="other")
-    record = evaluate(*other, "partition.samples=ignore", folder="other")
+    with pytest.raises(
+        InputError, match=r"partition\.path=run/partition\.json: its train samples are others"
+    ):
+        evaluated(*other, folder="other")
+    record = evaluated(*other, "partition.samples=ignore", folder="other")
     assert record["partition"] == trained["partition"]
 
 
@@ -153,7 +155,7 @@ def test_the_papers_released_checkpoint_is_a_source_model(at_home, trained):
     released = {f"backbone.{k}": v for k, v in model.backbone.state_dict().items()}
     released |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
     torch.save(released, "released.pth")
-    record = evaluate(*PAPER, "checkpoint=released.pth", folder="released")
+    record = evaluated(*PAPER, "checkpoint=released.pth", folder="released")
     config = composed(
         TrainConfig,
         "train",
@@ -163,21 +165,21 @@ def test_the_papers_released_checkpoint_is_a_source_model(at_home, trained):
         "trainer.max_epochs=1",
         "run_dir=from_released",
     )
-    run_experiment(config)
+    train(config)
     stages = results(Path("from_released"))["stages"]
     assert stages["source"]["acc_all"] == record["stages"]["fine_tuned"]["acc_all"]
     assert stages["source"]["uses"] == ["pre-training"]
 
     torch.save(released | {"head.weight": torch.zeros(65, 7)}, "wide.pth")
     with pytest.raises(InputError, match="65") as caught:
-        evaluate(*PAPER, "checkpoint=wide.pth", folder="wide")
+        evaluated(*PAPER, "checkpoint=wide.pth", folder="wide")
     assert "\n" not in str(caught.value)
     assert not Path("wide").exists()
 
 
 @pytest.mark.parametrize("kind", ["near", "far"])
 def test_splits_by_the_source_models_class_means(at_home, kind, trained):
-    record = evaluate(
+    record = evaluated(
         f"partition={kind}",
         "data.num_seen=3",
         "data.num_absent=3",
@@ -196,9 +198,9 @@ def test_broken_images_are_left_out_and_counted_on_request(at_home, capsys):
         broken.write_bytes(content[:-40])
         arguments = (*PAPER, "checkpoint=run/source.safetensors")
         with pytest.raises(InputError, match=r"Clipart/.*truncated.*data\.on_error=skip"):
-            evaluate(*arguments, folder="broken")
+            evaluated(*arguments, folder="broken")
         assert not Path("broken").exists()
-        evaluate(*arguments, "data.on_error=skip", folder="broken")
+        evaluated(*arguments, "data.on_error=skip", folder="broken")
         assert "data.readers.train: 1 samples left out, 41 are used" in capsys.readouterr().out
     finally:
         broken.write_bytes(content)
@@ -207,7 +209,7 @@ def test_broken_images_are_left_out_and_counted_on_request(at_home, capsys):
 def test_calibrators_that_want_held_out_images_say_so(at_home):
     config = composed(TrainConfig, "train", *PAIR, *PAPER, "calibration.use=[pcv]", "run_dir=pcv")
     with pytest.raises(InputError, match=r"pcv wants labelled seen images held out .* set data\.holdout"):
-        run_experiment(config)
+        train(config)
 
 
 def test_averaged_weights_are_what_is_evaluated_and_kept(at_home):
@@ -219,14 +221,14 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(at_home):
         "trainer.gradient_clip_val=1.0",
         "source.max_epochs=1",
     )
-    run_experiment(composed(TrainConfig, "train", *PAIR, *PAPER, *options, "run_dir=averaged"))
+    train(composed(TrainConfig, "train", *PAIR, *PAPER, *options, "run_dir=averaged"))
     stages = results(Path("averaged"))["stages"]
-    record = evaluate(*PAPER, "checkpoint=averaged/checkpoints/last.ckpt", folder="averaged_again")
+    record = evaluated(*PAPER, "checkpoint=averaged/checkpoints/last.ckpt", folder="averaged_again")
     assert record["stages"]["fine_tuned"]["acc_all"] == stages["fine_tuned"]["acc_all"]
     alg = "alg"
     assert record["stages"]["calibrated"][alg]["gamma"] == pytest.approx(stages["calibrated"][alg]["gamma"])
     plain = [option for option in options if not option.startswith("ema=")]
-    run_experiment(composed(TrainConfig, "train", *PAIR, *PAPER, *plain, "run_dir=plain"))
+    train(composed(TrainConfig, "train", *PAIR, *PAPER, *plain, "run_dir=plain"))
     kept, other = (
         torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("averaged", "plain")
     )
@@ -255,7 +257,7 @@ def test_imagenet_r_has_other_columns(tmp_path, monkeypatch):
         "checkpoint=weights.pth",
         "run_dir=run",
     )
-    evaluate_checkpoint(config)
+    evaluate(config)
     partition = results(tmp_path / "run")["partition"]
     # Drawn among the six classes that have images, of 1,000 columns.
     assert {*partition["seen"], *partition["absent"]} < {1, 2, 4, 6, 8, 9}
@@ -277,7 +279,7 @@ def test_iwildcam_takes_its_seen_classes_from_the_earlier_period(tmp_path, monke
         "data.earlier=0.1",
         "run_dir=run",
     )
-    run_experiment(config)
+    train(config)
     record = results(tmp_path / "run")
     assert record["partition"]["seen"]
     assert record["partition"]["absent"]
@@ -318,7 +320,7 @@ def test_vtab_with_clips_zero_shot_head(tmp_path, monkeypatch):
         "run_dir=run",
     )
     assert config.model.words["Forest"] == "forest"
-    run_experiment(config)
+    train(config)
     record = results(tmp_path / "run")
     assert record["num_samples"] == {"seen": 12, "absent": 12, "others": 0}
     assert record["stages"]["source"]["uses"] == ["pre-training"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftc import prepare as module
 from ftc.benchmarks.catalogue import BENCHMARKS, check_present
 from ftc.benchmarks.lists import own_lists
+from ftc.benchmarks.prepare import prepare
 from ftc.errors import InputError
-from ftc.prepare import main, prepare
+from ftc.prepare import main
 from tests import replicas
 from tests.conftest import run_module
 
@@ -173,13 +174,19 @@ def test_hub_without_file_names_is_numbered_and_takes_no_official_lists(world: P
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_failure_midway_leaves_nothing(world: Path, tmp_path: Path, monkeypatch, error: BaseException):
+    copy = shutil.copy2
+
+    def no_links(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
     def break_down(source: Path, target: Path) -> None:
         if "Product" in str(target):
             raise error
-        shutil.copy2(source, target)
+        copy(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_place", break_down)
+        patch.setattr(os, "link", no_links)
+        patch.setattr(shutil, "copy2", break_down)
         with pytest.raises(type(error)):
             prepare("office_home", tmp_path, world / "office_home")
     assert list(tmp_path.iterdir()) == []

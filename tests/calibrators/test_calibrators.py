@@ -218,11 +218,11 @@ def test_fixed_gamma_uses_nothing():
 @pytest.mark.parametrize("inner", [MixedAnchor(), AverageLogitGap("held_out"), PriorMatching(0.3)])
 def test_interpolated_delegates(partition, evidence, inner):
     outer = Interpolated(inner, alpha=0.5)
-    assert (outer.evidence, outer.lane, outer.on, outer.needs_source) == (
+    assert (outer.evidence, outer.lane, outer.on, outer.source) == (
         inner.evidence,
         inner.lane,
         inner.on,
-        inner.needs_source,
+        inner.source,
     )
     given = evidence
     if inner.lane == "unlabelled":
@@ -230,7 +230,8 @@ def test_interpolated_delegates(partition, evidence, inner):
     found, direct = outer.fit(given), inner.estimate(given)
     assert found.gamma == direct.gamma
     assert found.uses == tuple(dict.fromkeys((*direct.uses, "source model")))
-    assert found.details == {**direct.details, "alpha": 0.5}
+    assert found.details == direct.details
+    assert outer.weights.alpha == 0.5
 
 
 @pytest.mark.parametrize(
@@ -244,12 +245,12 @@ def test_interpolated_delegates(partition, evidence, inner):
 )
 def test_interpolation_goes_back_as_far_as_held_out_samples_allow(accuracy, chosen):
     hits = {alpha: torch.arange(100) < round(100 * value) for alpha, value in accuracy.items()}
-    assert Interpolated(MixedAnchor(), tolerance=0.01).choose(hits) == chosen
+    assert Interpolated(MixedAnchor(), tolerance=0.01).weights.choose(hits) == chosen
 
 
 def test_interpolation_takes_no_weights_that_give_no_numbers():
     hits = {0.0: torch.ones(4, dtype=torch.bool), 0.5: torch.empty(0), 1.0: torch.empty(0)}
-    assert Interpolated(MixedAnchor()).choose(hits) == 0.0
+    assert Interpolated(MixedAnchor()).weights.choose(hits) == 0.0
 
 
 def test_what_cannot_be_interpolated():

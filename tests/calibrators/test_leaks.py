@@ -91,11 +91,11 @@ def available(train: Split, val: Split) -> Available:
     logits, target = keep_seen(val[0], val[2], PARTITION)
     source, _ = keep_seen(val[1], val[2], PARTITION)
     folds = {
-        calibrator.plan: FoldEvidence(
+        calibrator.folds: FoldEvidence(
             "folds",
             tuple(
                 Fold.from_logits(logits, source, target, PARTITION, fold)
-                for fold in calibrator.plan.draw(PARTITION)
+                for fold in calibrator.folds.draw(PARTITION)
             ),
         )
         for calibrator in PCV.values()

@@ -133,7 +133,7 @@ def brute_gamma(logits, source, target, pseudo_seen, criterion):
 def test_gamma_is_the_mean_of_each_folds_best(samples, criterion):
     logits, source, target = (part[:90] for part in samples)
     calibrator = PseudoCrossValidation(folds=3, criterion=criterion)
-    drawn = calibrator.plan.draw(PARTITION)
+    drawn = calibrator.folds.draw(PARTITION)
     folds = tuple(Fold.from_logits(logits, source, target, PARTITION, fold) for fold in drawn)
     found = calibrator.fit(FoldEvidence("seen train, seen val", folds))
     expected = [brute_gamma(logits, source, target, fold, criterion) for fold in drawn]

@@ -6,25 +6,21 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from ftc import CalibrationCallback, ClassPartition, InputError
+from ftc import CalibrationCallback, InputError
 from ftc.calibrators import (
     AnchoredLogitGap,
     AverageLogitGap,
-    ExpectedAccuracy,
     FixedGamma,
     Fold,
     FoldEvidence,
-    MixedAnchor,
     OracleEvidence,
-    PriorMatching,
     PseudoCrossValidation,
-    UnlabelledEvidence,
 )
-from ftc.evaluation.summary import Bootstrap
+from ftc.evaluation.summary import Bootstrap, Measures
 from ftc.functional import (
     average_logit_gap,
     class_means,
@@ -32,76 +28,17 @@ from ftc.functional import (
     partition_accuracy,
     seen_absent_curve,
 )
-from ftc.functional.statistics import keep_seen
-
-PARTITION = ClassPartition(6, seen=[0, 2, 4], absent=[1, 5])
-METHODS = {
-    "alg": AverageLogitGap,
-    "anchored": AnchoredLogitGap,
-    "mixed_anchor": MixedAnchor,
-    "prior_matched": PriorMatching,
-    "expected_accuracy": ExpectedAccuracy,
-}
-
-
-class Foreign(LightningModule):
-    """Somebody's module: two layers, its own logging, several validation loaders."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = torch.nn.Linear(8, 5)
-        self.head = torch.nn.Linear(5, 6)
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        return torch.nn.functional.cross_entropy(self.head(self.body(x).relu()), y)
-
-    def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        x, y = batch
-        features = self.body(x).relu()
-        logits = self.head(features)
-        self.log("my_loss", torch.nn.functional.cross_entropy(logits, y))
-        return {"logits": logits, "target": y, "features": features}
-
-    test_step = validation_step
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.5)
-
-
-def dataset(size: int, seed: int, classes=range(6)) -> TensorDataset:
-    generator = torch.Generator().manual_seed(seed)
-    choices = torch.tensor(list(classes))
-    y = choices[torch.randint(0, len(choices), (size,), generator=generator)]
-    centres = torch.randn(6, 8, generator=torch.Generator().manual_seed(99))
-    return TensorDataset(centres[y] + 0.7 * torch.randn(size, 8, generator=generator), y)
-
-
-def permuted(data: TensorDataset, classes) -> TensorDataset:
-    """The same images with the labels of these classes shuffled among themselves."""
-    x, y = data.tensors
-    rows = torch.isin(y, torch.tensor(list(classes))).nonzero()[:, 0]
-    shuffled = y.clone()
-    shuffled[rows] = y[rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))]]
-    assert not torch.equal(shuffled, y)
-    return TensorDataset(x, shuffled)
-
-
-def methods() -> dict:
-    return {name: method() for name, method in METHODS.items()}
-
-
-def trainer(callback, *others, **arguments) -> Trainer:
-    defaults = {
-        "max_epochs": 3,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(callbacks=[*([callback] if callback else []), *others], **{**defaults, **arguments})
+from tests.callbacks.foreign import (
+    CALIBRATORS,
+    PARTITION,
+    Foreign,
+    dataset,
+    every_calibrator,
+    forward,
+    permuted,
+    trainer,
+    validated,
+)
 
 
 def run(gallery, val, test, calibrators=None, **arguments):
@@ -109,7 +46,7 @@ def run(gallery, val, test, calibrators=None, **arguments):
     torch.manual_seed(0)
     callback = CalibrationCallback(
         PARTITION,
-        methods() if calibrators is None else calibrators,
+        every_calibrator() if calibrators is None else calibrators,
         loaders=("gallery", "val"),
         head="head",
     )
@@ -126,13 +63,6 @@ def run(gallery, val, test, calibrators=None, **arguments):
 def finished():
     data = {"gallery": dataset(150, 2), "val": dataset(100, 3), "test": dataset(101, 4)}
     return (*run(**data), data)
-
-
-def forward(module, data):
-    x, y = data.tensors
-    with torch.no_grad():
-        features = module.body(x).relu()
-        return module.head(features), y, features
 
 
 def test_reported_numbers_equal_a_recomputation(finished):
@@ -200,18 +130,10 @@ def test_foreign_logging_is_left_alone():
     assert {"val/acc_all", "val/alg/gamma", "val/ausuc", "val/logit_gap_on_seen", "val/epoch"} <= set(ours)
 
 
-def test_sanity_checking_is_not_an_epoch():
-    callback = CalibrationCallback(PARTITION, {"fixed": FixedGamma(1.0)})
-    engine = trainer(callback, max_epochs=2, num_sanity_val_steps=2)
-    engine.fit(Foreign(), DataLoader(dataset(64, 1), 16), DataLoader(dataset(30, 3), 16))
-    assert [row["epoch"] for row in callback.history] == [0, 1]
-    assert callback.history[0]["fixed/gamma"] == 1.0
-
-
 def test_no_absent_data_is_a_normal_case():
     seen_only = {name: dataset(60, seed, PARTITION.seen) for name, seed in (("val", 3), ("test", 4))}
     callback, *_ = run(dataset(90, 2, PARTITION.seen), **seen_only)
-    assert set(callback.evaluation.calibrated) == set(METHODS)
+    assert set(callback.evaluation.calibrated) == set(CALIBRATORS)
     assert math.isfinite(callback.calibrations["alg"].gamma)
     assert math.isnan(callback.evaluation.metrics["acc_absent"])
     assert math.isnan(callback.evaluation.metrics["ausuc"])
@@ -224,7 +146,7 @@ def test_checkpoint_keeps_everything_fitted(finished, tmp_path):
     path = tmp_path / "run.ckpt"
     engine.save_checkpoint(path)
     torch.load(path, weights_only=True)
-    restored = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    restored = CalibrationCallback(PARTITION, every_calibrator(), loaders=("gallery", "val"))
     other = trainer(restored)
     loaders = [DataLoader(data["gallery"], 16), DataLoader(data["val"], 32)]
     other.validate(Foreign(), loaders, ckpt_path=path, verbose=False, weights_only=True)
@@ -233,40 +155,9 @@ def test_checkpoint_keeps_everything_fitted(finished, tmp_path):
     assert torch.equal(restored.history[1]["curve"].gamma, callback.history[1]["curve"].gamma)
 
 
-@pytest.mark.parametrize(
-    ("loaders", "message"),
-    [
-        (("val", "galery"), "unknown role 'galery'; choose from val, test, gallery, calibration, pool"),
-        (("gallery",), "name one of 'val' and 'test' once"),
-        (("val", "val"), "name one of 'val' and 'test' once"),
-        (("val", "gallery"), "put 'gallery' before 'val'"),
-    ],
-)
-def test_roles_are_checked(loaders, message):
-    with pytest.raises(InputError, match=message):
-        CalibrationCallback(PARTITION, loaders=loaders)
-
-
 def test_the_name_of_the_bound_is_taken():
     with pytest.raises(InputError, match="'oracle' is taken"):
         CalibrationCallback(PARTITION, {"oracle": FixedGamma(1.0)})
-
-
-def test_pool_and_calibration_loaders_serve_as_evidence():
-    callback = CalibrationCallback(
-        PARTITION,
-        {"alg": AverageLogitGap(), "prior_matched": PriorMatching()},
-        loaders=("calibration", "pool", "val"),
-    )
-    module, engine = Foreign(), trainer(callback)
-    splits = [dataset(50, 2, PARTITION.seen), dataset(60, 5), dataset(70, 3)]
-    engine.validate(module, [DataLoader(s, 16) for s in splits], verbose=False)
-    logits, target, _ = forward(module, splits[0])
-    assert callback.calibrations["alg"].gamma == pytest.approx(average_logit_gap(logits, target, PARTITION))
-    pool = UnlabelledEvidence.from_logits(forward(module, splits[1])[0], PARTITION)
-    assert callback.calibrations["prior_matched"].gamma == pytest.approx(PriorMatching().fit(pool).gamma)
-    assert callback.calibrations["prior_matched"].uses[0] == "unlabelled pool"
-    assert "ncm_acc_all" not in callback.evaluation.metrics
 
 
 def test_anchoring_without_a_source_evaluation_says_so():
@@ -276,78 +167,13 @@ def test_anchoring_without_a_source_evaluation_says_so():
         trainer(callback, num_sanity_val_steps=0).fit(Foreign(), DataLoader(dataset(64, 1), 16), loaders)
 
 
-def test_loader_without_a_role_and_steps_without_logits():
-    loaders = [DataLoader(dataset(20, 2), 16)] * 2
-    with pytest.raises(InputError, match="validation loader 1 has no role"):
-        trainer(CalibrationCallback(PARTITION, {})).validate(Foreign(), loaders, verbose=False)
-
-    class Silent(Foreign):
-        def validation_step(self, batch, batch_idx):
-            return None
-
-    with pytest.raises(InputError, match="Silent: evaluation steps must return a dict with 'logits'"):
-        trainer(CalibrationCallback(PARTITION, {})).validate(Silent(), loaders[:1], verbose=False)
-
-
-def validated(callback, *data, **arguments) -> Foreign:
-    """An untrained module after one validation pass over these data, in the order of the roles."""
-    module = Foreign()
-    engine = trainer(callback, **arguments)
-    engine.validate(module, [DataLoader(part, 16) for part in data], verbose=False)
-    return module
-
-
-def test_limited_validation_reports_what_was_evaluated():
-    val = dataset(100, 3)
-    callback = CalibrationCallback(PARTITION, {"alg": AverageLogitGap("held_out")})
-    module = validated(callback, val, limit_val_batches=3)
-    logits, target, _ = forward(module, TensorDataset(*(part[:48] for part in val.tensors)))
-    expected = partition_accuracy(logits, target, PARTITION)
-    assert {k: callback.evaluation.metrics[k] for k in expected} == pytest.approx(expected)
-    assert sum(callback.evaluation.num_samples.values()) == 48
-    gamma = average_logit_gap(*keep_seen(logits, target, PARTITION), PARTITION)
-    assert callback.calibrations["alg"].gamma == pytest.approx(gamma)
-    assert callback.calibrations["alg"].uses == ("seen val",)
-
-
-def test_accumulated_gradients_change_nothing_about_epochs():
-    callback, *_ = run(dataset(60, 2), dataset(60, 3), dataset(60, 4), accumulate_grad_batches=3)
-    assert [row["epoch"] for row in callback.history] == [-1, 0, 1, 2]
-    assert callback.history[0]["anchored/gamma"] == 0
-    gammas = [row["anchored/gamma"] for row in callback.history]
-    assert len(set(gammas)) == 4
-
-
-def test_three_loaders_play_their_roles():
-    callback = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "pool", "val"))
-    gallery, pool, val = dataset(50, 2), dataset(60, 5), dataset(70, 3)
-    unlabelled = TensorDataset(pool.tensors[0], torch.full((60,), -1))
-    # The module's own loss wants labels; this one reports none.
-    module = Foreign()
-    module.validation_step = lambda batch, batch_idx, dataloader_idx=0: {  # type: ignore[method-assign]
-        "logits": module.head(module.body(batch[0]).relu()),
-        "target": batch[1],
-        "features": module.body(batch[0]).relu(),
-    }
-    engine = trainer(callback)
-    engine.validate(module, [DataLoader(part, 16) for part in (gallery, unlabelled, val)], verbose=False)
-    found = callback.calibrations
-    evidence = UnlabelledEvidence.from_logits(forward(module, pool)[0], PARTITION)
-    assert found["prior_matched"].gamma == pytest.approx(PriorMatching().fit(evidence).gamma)
-    assert found["expected_accuracy"].uses == ("unlabelled pool", "seen val", "source model")
-    logits, target, _ = forward(module, gallery)
-    expected = average_logit_gap(*keep_seen(logits, target, PARTITION), PARTITION)
-    assert found["alg"].gamma == pytest.approx(expected)
-    assert "ncm_acc_all" in callback.evaluation.metrics
-
-
 def test_validation_alone_is_an_evaluation_of_the_source():
     callback = CalibrationCallback(PARTITION, {"fixed": FixedGamma(0.5)})
     for _ in range(2):
         validated(callback, dataset(50, 3))
     assert [row["epoch"] for row in callback.history] == [-1, -1]
-    assert set(callback.source) == {"held_out"}
-    assert len(callback.source_pool) == 50
+    assert set(callback.source.seen) == {"held_out"}
+    assert len(callback.source.pool) == 50
 
 
 def test_test_alone_knows_oracles_only():
@@ -365,11 +191,11 @@ def test_resumed_fit_continues_as_if_never_interrupted(tmp_path):
     data = {"gallery": dataset(60, 2), "val": dataset(60, 3)}
     loaders = [DataLoader(part, 16) for part in data.values()]
     train = DataLoader(dataset(90, 1, PARTITION.seen), 16)
-    whole = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    whole = CalibrationCallback(PARTITION, every_calibrator(), loaders=("gallery", "val"))
     engine, module = resumable(whole, tmp_path), Foreign()
     engine.validate(module, loaders, verbose=False)
     engine.fit(module, train, loaders)
-    resumed = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    resumed = CalibrationCallback(PARTITION, every_calibrator(), loaders=("gallery", "val"))
     # No evaluation of the source: its statistics come from the checkpoint.
     resumable(resumed, tmp_path).fit(
         Foreign(), train, loaders, ckpt_path=tmp_path / "epoch=1.ckpt", weights_only=True
@@ -381,19 +207,19 @@ def test_resumed_fit_continues_as_if_never_interrupted(tmp_path):
         )
     for name, calibrator in resumed.calibrators.items():
         assert calibrator.calibration.gamma == pytest.approx(whole.calibrations[name].gamma), name
-    assert torch.equal(resumed.source["train"].gap, whole.source["train"].gap)
-    assert torch.equal(resumed.source_pool.margin, whole.source_pool.margin)
+    assert torch.equal(resumed.source.seen["train"].gap, whole.source.seen["train"].gap)
+    assert torch.equal(resumed.source.pool.margin, whole.source.pool.margin)
 
 
 def test_checkpoint_restores_every_calibrator(tmp_path):
-    callback = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    callback = CalibrationCallback(PARTITION, every_calibrator(), loaders=("gallery", "val"))
     engine, module = trainer(callback, max_epochs=1), Foreign()
     loaders = [DataLoader(dataset(60, seed), 16) for seed in (2, 3)]
     engine.validate(module, loaders, verbose=False)
     engine.fit(module, DataLoader(dataset(64, 1), 16), loaders)
     engine.save_checkpoint(tmp_path / "run.ckpt")
     state = torch.load(tmp_path / "run.ckpt", weights_only=True)["callbacks"][callback.state_key]
-    restored = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"))
+    restored = CalibrationCallback(PARTITION, every_calibrator(), loaders=("gallery", "val"))
     restored.load_state_dict(state)
     for name, calibrator in restored.calibrators.items():
         assert calibrator.calibration == callback.calibrators[name].calibration is not None
@@ -408,7 +234,9 @@ def test_sanity_checking_before_fit_leaves_no_trace():
 
 
 def test_test_epochs_have_bootstrap_intervals_where_asked_for():
-    callback = CalibrationCallback(PARTITION, methods(), loaders=("gallery", "val"), bootstrap=Bootstrap(40))
+    callback = CalibrationCallback(
+        PARTITION, every_calibrator(), loaders=("gallery", "val"), measures=Measures(bootstrap=Bootstrap(40))
+    )
     module = validated(callback, dataset(80, 2), dataset(80, 3))
     assert not callback.evaluation.intervals
     trainer(callback).test(module, DataLoader(dataset(80, 4), 16), verbose=False)
@@ -455,10 +283,10 @@ def test_folds_are_given_as_evidence():
     logits, source = (torch.randn(90, 6, generator=generator) for _ in range(2))
     target = torch.tensor(PARTITION.seen)[torch.arange(90) % 3]
     folds = tuple(
-        Fold.from_logits(logits, source, target, PARTITION, fold) for fold in pcv.plan.draw(PARTITION)
+        Fold.from_logits(logits, source, target, PARTITION, fold) for fold in pcv.folds.draw(PARTITION)
     )
     evidence = FoldEvidence("two fine-tunes more", folds)
-    callback = CalibrationCallback(PARTITION, {"pcv": pcv}, folds={pcv.plan: evidence})
+    callback = CalibrationCallback(PARTITION, {"pcv": pcv}, folds={pcv.folds: evidence})
     validated(callback, dataset(50, 3))
     assert callback.calibrations["pcv"] == pcv.estimate(evidence)
     assert callback.calibrations["pcv"].uses == ("two fine-tunes more", "source model")
@@ -471,10 +299,9 @@ def test_statistics_of_a_source_evaluated_elsewhere(finished):
     ours, module, _, data = finished
     callback = CalibrationCallback(
         PARTITION,
-        methods(),
+        every_calibrator(),
         loaders=("gallery", "val"),
         source=ours.source,
-        source_pool=ours.source_pool,
     )
     loaders = [DataLoader(data["gallery"], 16), DataLoader(data["val"], 32)]
     trainer(callback).validate(module, loaders, verbose=False)
@@ -483,23 +310,11 @@ def test_statistics_of_a_source_evaluated_elsewhere(finished):
         assert callback.calibrations[name].gamma == pytest.approx(calibration.gamma), name
 
 
-def test_a_calibrator_without_its_pool_says_so():
-    callback = CalibrationCallback(PARTITION, {"prior_matched": PriorMatching()}, pool_from_val=False)
-    with pytest.raises(InputError, match="prior_matched needs an unlabelled pool of target images; give"):
-        validated(callback, dataset(50, 3))
-
-
-def test_a_calibrator_without_seen_samples_says_so():
-    absent = dataset(50, 3, PARTITION.absent)
-    with pytest.raises(InputError, match="alg needs labelled seen samples held out of fine-tuning"):
-        validated(CalibrationCallback(PARTITION), absent)
-
-
 def test_averages_over_classes(finished):
     _, module, _, _ = finished
     val = dataset(90, 3)
     callback = CalibrationCallback(
-        PARTITION, {"alg": AverageLogitGap("held_out")}, average="class", top_k=(1, 2)
+        PARTITION, {"alg": AverageLogitGap("held_out")}, measures=Measures(average="class", top_k=(1, 2))
     )
     trainer(callback).validate(module, DataLoader(val, 16), verbose=False)
     logits, target, _ = forward(module, val)

@@ -11,11 +11,11 @@ import pytest
 
 from ftc import InputError
 from ftc.config.commands import TrainConfig
-from ftc.runs.train import run_experiment
+from ftc.runs.train import train
 from tests.conftest import composed
 
 WRONG = {
-    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from calibration, chann",
+    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from cache_dir, calib",
     "optimizer.lrr=1": "optimizer.lrr=1: no such key; did you mean lr? choose from backbone_lr_scale,",
     "partition.seen=[0,99]": "partition.seen=[0, 99]: column 99 is outside the head; choose from 0 to 9",
     "trainer.max_epochs=-3": "trainer.max_epochs=-3: input should be greater than 0",
@@ -26,7 +26,7 @@ WRONG = {
     "calibration.bootstrap.replicates=1": "calibration.bootstrap.replicates=1: give 0 for no intervals",
     "data.holdout=0.5": "data.holdout=0.5: goes with data.readers.val=null",
     "optimizer.kwargs.x=1": "optimizer.kwargs.x=1: no such key; add it with a leading +",
-    "logger=foo": "logger=foo: no such choice; choose from csv, default, wandb",
+    "logger=foo": "logger=foo: no such choice; choose from csv, wandb",
     "experiment=foo": "experiment=foo: no such choice; choose from digits, digits_aggressive, folder, imagen",
     "experiment=office_home": "data/office_home: no such folder; get it with: python -m ftc.prepare office_h",
     "experiment=vtab": "data.task: missing; give it a value",
@@ -137,7 +137,7 @@ def test_what_only_building_can_tell_leaves_no_folder_either(monkeypatch, tmp_pa
     monkeypatch.chdir(tmp_path)
     config = composed(TrainConfig, "train", "run_dir=run", *overrides)
     with pytest.raises(InputError, match=f"^{re.escape(message)}"):
-        run_experiment(config)
+        train(config)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,26 +7,26 @@ import torch
 from pydantic import TypeAdapter
 
 from ftc import ClassPartition, InputError
-from ftc.config.partition import PartitionConfig, Split, SplitContext
-from ftc.partition import SplitManifest
+from ftc.config.partition import PartitionConfig, PartitionContext, PartitionRule
+from ftc.partition import PartitionManifest
 from tests.replicas import OFFICE_HOME, paper_clone
 
 NAMES = ("ant", "bear", "cat", "dog", "eel", "fox")
 SAMPLES = {"train": {"count": 40, "sha256": "a" * 64}, "test": {"count": 9, "sha256": "b" * 64}}
 
 
-def split(**values) -> Split:
+def split(**values) -> PartitionRule:
     return TypeAdapter(PartitionConfig).validate_python(values)
 
 
-def drawn(kind="random", **values) -> Split:
+def drawn(kind="random", **values) -> PartitionRule:
     named = {"seen": None, "absent": None} if kind == "random" else {}
     return split(**{"kind": kind, "seed": 0, "num_seen": 2, "num_absent": None, **named, **values})
 
 
-def context(names=NAMES, trained=(0, 1, 2, 3), evaluated=(0, 1, 2, 3, 4)) -> SplitContext:
+def context(names=NAMES, trained=(0, 1, 2, 3), evaluated=(0, 1, 2, 3, 4)) -> PartitionContext:
     means = torch.eye(len(names))
-    return SplitContext(tuple(names), trained, evaluated, SAMPLES, lambda: means)
+    return PartitionContext(tuple(names), trained, evaluated, SAMPLES, means)
 
 
 def test_classes_are_drawn_among_those_with_training_images():
@@ -115,15 +115,15 @@ def test_what_a_clone_cannot_give(paper, change):
 
 def test_a_manifest_gives_its_classes_by_name_and_knows_its_samples(tmp_path):
     partition = ClassPartition(6, [1, 2], [4])
-    path = tmp_path / "split.json"
-    SplitManifest.of(partition, NAMES, SAMPLES).write(path)
+    path = tmp_path / "partition.json"
+    PartitionManifest.of(partition, NAMES, SAMPLES).write(path)
     by_file = split(kind="file", path=str(path), samples="check")
     assert by_file.build(context()) == partition
     turned = by_file.build(context(NAMES[::-1]))
     assert (turned.seen, turned.absent) == ((3, 4), (1,))
     # A split that the manifest does not know of is no contradiction; other samples are.
     other = {"train": {"count": 39, "sha256": "c" * 64}, "pool": {"count": 1, "sha256": "d" * 64}}
-    changed = SplitContext(NAMES, (0, 1), (0,), other, lambda: None)
+    changed = PartitionContext(NAMES, (0, 1), (0,), other)
     with pytest.raises(InputError, match=r"its train samples are others \(40, here 39\); .*samples=ignore"):
         by_file.build(changed)
     assert split(kind="file", path=str(path), samples="ignore").build(changed) == partition

@@ -273,5 +273,5 @@ def test_folder_that_is_no_cache(folder, tmp_path):
     (tmp_path / "cache" / "index.sqlite").write_text(
         "not a data base, but long enough to be read as one" * 20
     )
-    with pytest.raises(InputError, match=r"index\.sqlite: file is not a database; .*data\.cache_dir"):
+    with pytest.raises(InputError, match=r"index\.sqlite: file is not a database; .*cache_dir"):
         check_images({"train": ClassFolders(folder)}, "error", tmp_path / "cache")

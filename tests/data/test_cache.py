@@ -14,7 +14,16 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from ftc import PartitionedDataModule
-from ftc.data import ArrayReader, ClassFolders, ImageCache, Preprocessing, batch_transforms, cache, checks
+from ftc.data import (
+    ArrayReader,
+    ClassFolders,
+    ImageCache,
+    Loading,
+    Preprocessing,
+    batch_transforms,
+    cache,
+    checks,
+)
 from ftc.data.decode import UnreadableImage
 
 SQUASH = {
@@ -75,7 +84,9 @@ def tensors(loader) -> dict[str, torch.Tensor]:
 def test_evaluation_is_the_same_bit_for_bit(folder, stored, partition, config):
     reader = ClassFolders(folder, mode="RGB" if len(config["mean"]) == 3 else "L")
     plain, cached = (
-        PartitionedDataModule(reader, partition, Preprocessing(config), test=reader, cache=c, batch_size=5)
+        PartitionedDataModule(
+            reader, partition, Preprocessing(config), test=reader, loading=Loading(cache=c, batch_size=5)
+        )
         for c in (None, stored)
     )
     expected = tensors(plain.test_dataloader())
@@ -91,7 +102,7 @@ def test_images_are_decoded_once_a_form(folder, stored, partition, decoded):
     reader = ClassFolders(folder)
     for _ in range(2):
         data = PartitionedDataModule(
-            reader, partition, Preprocessing(SQUASH, AUGMENTATION), test=reader, cache=stored
+            reader, partition, Preprocessing(SQUASH, AUGMENTATION), test=reader, loading=Loading(cache=stored)
         )
         for _ in range(2):
             list(data.test_dataloader())
@@ -125,7 +136,7 @@ def test_images_are_known_by_content_not_by_name(folder, stored, decoded):
 def test_images_in_memory_are_known_by_their_pixels(stored, reader, partition):
     config = {**GREY, "input_size": (1, 8, 8)}
     expected, data = (
-        PartitionedDataModule(reader, partition, Preprocessing(config), test=reader, cache=c)
+        PartitionedDataModule(reader, partition, Preprocessing(config), test=reader, loading=Loading(cache=c))
         for c in (None, stored)
     )
     assert torch.equal(tensors(data.test_dataloader())["image"], tensors(expected.test_dataloader())["image"])
@@ -234,9 +245,7 @@ def test_stored_images_are_read_in_workers(folder, stored, partition):
         partition,
         Preprocessing(SQUASH, AUGMENTATION),
         test=reader,
-        cache=stored,
-        batch_size=4,
-        num_workers=2,
+        loading=Loading(cache=stored, batch_size=4, num_workers=2),
     )
     expected = PartitionedDataModule(reader, partition, Preprocessing(SQUASH), test=reader)
     assert torch.equal(tensors(data.test_dataloader())["image"], tensors(expected.test_dataloader())["image"])
@@ -269,7 +278,9 @@ def sorted_by_id(batch):
 def test_cached_training_images_look_like_others(folder, stored, partition, config, augmentation):
     reader = ClassFolders(folder, mode="RGB" if len(config["mean"]) == 3 else "L")
     plain, cached = (
-        PartitionedDataModule(reader, partition, Preprocessing(config, augmentation), cache=c)
+        PartitionedDataModule(
+            reader, partition, Preprocessing(config, augmentation), loading=Loading(cache=c)
+        )
         for c in (None, stored)
     )
     plain, cached = (sorted_by_id(tensors(data.train_dataloader())) for data in (plain, cached))
@@ -288,7 +299,7 @@ def test_batches_are_augmented_where_they_lie(folder, stored, partition, monkeyp
     # PyTorch's device without memory stands in for an accelerator.
     monkeypatch.setattr(PartitionedDataModule, "_device", torch.device("meta"))
     data = PartitionedDataModule(
-        ClassFolders(folder), partition, Preprocessing(SQUASH, AUGMENTATION), cache=stored
+        ClassFolders(folder), partition, Preprocessing(SQUASH, AUGMENTATION), loading=Loading(cache=stored)
     )
     loader = data.train_dataloader()
     shipped = next(DataLoader.__iter__(loader))["image"]

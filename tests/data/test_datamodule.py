@@ -10,7 +10,7 @@ from PIL import Image
 
 from ftc import ClassPartition, InputError, PartitionedDataModule
 from ftc.benchmarks.digits import mnist, uci_digits
-from ftc.data import ArrayReader, EndlessSampler, Preprocessing, ShardSampler, UnlabelledFolder
+from ftc.data import ArrayReader, EndlessSampler, Loading, Preprocessing, ShardSampler, UnlabelledFolder
 from ftc.data.sampler import positions_per_epoch
 
 CONFIG = {
@@ -30,8 +30,7 @@ def datamodule(reader, partition):
         Preprocessing(CONFIG),
         val=reader,
         test=reader,
-        batch_size=7,
-        eval_batch_size=16,
+        loading=Loading(batch_size=7, eval_batch_size=16),
     )
 
 
@@ -62,7 +61,9 @@ def test_without_gallery_validation_sees_calibration_data(reader, partition):
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.999])
 def test_holdout_takes_seen_training_images_out_of_everything_else(reader, partition, share):
-    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=share, batch_size=7)
+    data = PartitionedDataModule(
+        reader, partition, Preprocessing(CONFIG), holdout=share, loading=Loading(batch_size=7)
+    )
     gallery, val = data.val_dataloader()
     held_out = ids(val)
     trained = ids(data.train_dataloader())
@@ -83,7 +84,9 @@ def test_held_out_images_are_spread_evenly(partition):
     data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=0.1)
     held_out = sorted(i - 200 for i in ids(data.held_out_dataloader()) if 200 <= i < 300)
     assert held_out == list(range(0, 100, 10))
-    again = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=0.1, seed=9)
+    again = PartitionedDataModule(
+        reader, partition, Preprocessing(CONFIG), holdout=0.1, loading=Loading(seed=9)
+    )
     assert ids(again.held_out_dataloader()) == ids(data.held_out_dataloader())
 
 
@@ -174,7 +177,10 @@ def test_evaluation_keeps_order_and_ids(datamodule, reader):
 def test_iterations_per_epoch_draws_from_an_endless_stream(reader, partition):
     # Seven steps of 8 from 30 seen images: neither a pass nor a multiple of one.
     data = PartitionedDataModule(
-        reader, partition, Preprocessing(CONFIG), batch_size=8, iterations_per_epoch=7, seed=3
+        reader,
+        partition,
+        Preprocessing(CONFIG),
+        loading=Loading(batch_size=8, iterations_per_epoch=7, seed=3),
     )
     loader = data.train_dataloader()
     drawn: list[int] = []

@@ -12,7 +12,7 @@ import torch
 from torchvision.transforms import v2
 
 from ftc import PartitionedDataModule
-from ftc.data import Preprocessing
+from ftc.data import Loading, Preprocessing
 from ftc.data.randomness import mixed, seed_transforms, undisturbed
 from tests.data.test_datamodule import CONFIG
 
@@ -29,7 +29,8 @@ def stream(reader, partition, seed=3, rank=0, world_size=1, **arguments):
     """A training loader, as a process of several has it."""
     preprocessing = Preprocessing(CONFIG, [Noise(), v2.RandomAffine(30)])
     arguments = {"batch_size": 6, "iterations_per_epoch": 9, **arguments}
-    data = PartitionedDataModule(reader, partition, preprocessing, seed=seed, **arguments)
+    loading = Loading(seed=seed, **arguments)
+    data = PartitionedDataModule(reader, partition, preprocessing, loading=loading)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
     return data.train_dataloader()

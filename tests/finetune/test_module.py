@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -10,10 +8,9 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from ftc import FineTuneModule, InputError, PartitionedDataModule
-from ftc.data import Preprocessing
-from ftc.finetune import build_optimizer, build_scheduler
+from ftc.data import Loading, Preprocessing
+from ftc.finetune import Full, build_optimizer, build_scheduler
 from ftc.models import create_classifier
-from ftc.runs.source import prepare_source
 
 KWARGS = {"in_chans": 1, "pretrained_cfg_overlay": {"input_size": [1, 32, 32], "mean": [0.5], "std": [0.5]}}
 QUIET = {
@@ -36,12 +33,19 @@ def classifier():
 def data(reader, partition, classifier):
     preprocessing = Preprocessing(classifier.data_config)
     return PartitionedDataModule(
-        reader, partition, preprocessing, val=reader, test=reader, batch_size=8, iterations_per_epoch=5
+        reader,
+        partition,
+        preprocessing,
+        val=reader,
+        test=reader,
+        loading=Loading(batch_size=8, iterations_per_epoch=5),
     )
 
 
 def test_learning_rates_and_decay_of_every_parameter(classifier):
-    optimizer = build_optimizer(classifier, "sgd", lr=0.1, backbone_lr_scale=0.2, weight_decay=0.3)
+    optimizer = build_optimizer(
+        Full().parameter_groups(classifier), "sgd", lr=0.1, backbone_lr_scale=0.2, weight_decay=0.3
+    )
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     for name, parameter in classifier.named_parameters():
         expected = 0.1 if name.startswith("head.") else pytest.approx(0.02)
@@ -52,7 +56,7 @@ def test_learning_rates_and_decay_of_every_parameter(classifier):
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adabelief", "adadelta", "adagrad", "rmsprop", "adamw"])
 def test_the_papers_optimisers_train(classifier, name):
-    optimizer = build_optimizer(classifier, name, lr=1e-3)
+    optimizer = build_optimizer(Full().parameter_groups(classifier), name, lr=1e-3)
     before = classifier.head.weight.detach().clone()
     classifier(torch.randn(2, 1, 32, 32)).sum().backward()
     optimizer.step()
@@ -61,8 +65,8 @@ def test_the_papers_optimisers_train(classifier, name):
 
 def test_unknown_optimiser_and_schedule(classifier):
     with pytest.raises(InputError, match=r"optimizer\.name=sdg: choose from .*sgd"):
-        build_optimizer(classifier, "sdg", lr=0.1)
-    optimizer = build_optimizer(classifier, "sgd", lr=0.1)
+        build_optimizer(Full().parameter_groups(classifier), "sdg", lr=0.1)
+    optimizer = build_optimizer(Full().parameter_groups(classifier), "sgd", lr=0.1)
     with pytest.raises(InputError, match=r"scheduler\.name=cosin"):
         build_scheduler(optimizer, 10, "cosin")
 
@@ -96,7 +100,7 @@ def test_loss_is_cross_entropy_over_all_columns(classifier, data):
 
 
 def test_columns_left_out_of_the_loss_learn_nothing(classifier, data):
-    module = FineTuneModule(classifier, partial(build_optimizer, name="sgd", lr=0.1), without=[1, 5])
+    module = FineTuneModule(classifier, partial(build_optimizer, name="sgd", lr=0.1), hidden=[1, 5])
     batch = next(iter(data.train_dataloader()))
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     module.eval()
@@ -108,37 +112,3 @@ def test_columns_left_out_of_the_loss_learn_nothing(classifier, data):
     assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, target).item())
     assert (classifier.head.weight.grad[[1, 5]] == 0).all()
     assert (classifier.head.weight.grad[kept] != 0).any()
-
-
-def test_source_is_trained_once_and_then_read_from_the_file(tmp_path):
-    trained: list[str] = []
-
-    def train(model, _):
-        trained.append("once")
-        with torch.no_grad():
-            model.head.bias += len(trained)
-
-    first, second = (create_classifier("test_resnet", 6, kwargs=KWARGS) for _ in range(2))
-    path, new = prepare_source(first, {"lr": 0.1}, tmp_path, train)
-    again, new_again = prepare_source(second, {"lr": 0.1}, tmp_path, train)
-    assert (new, new_again, path == again, trained) == (True, False, True, ["once"])
-    assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
-    other, _ = prepare_source(second, {"lr": 0.2}, tmp_path, train)
-    assert other != path
-    assert len(trained) == 2
-
-
-def test_jobs_that_want_the_same_source_model_wait_for_the_one_that_trains_it(tmp_path):
-    def train(model, _):
-        with (tmp_path / "trained").open("a") as file:
-            file.write("once\n")
-        time.sleep(0.5)
-
-    def job(_):
-        return prepare_source(create_classifier("test_resnet", 6, kwargs=KWARGS), {"lr": 1}, tmp_path, train)
-
-    # Locks are per open file, so threads stand for processes.
-    with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(job, range(3)))
-    assert sorted(trained for _, trained in results) == [False, False, True]
-    assert (tmp_path / "trained").read_text() == "once\n"

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ftc import CalibrationCallback, FineTuneModule, PartitionedDataModule
 from ftc.callbacks import Checkpointing, SeedSteps, StopWhenDiverged
-from ftc.data import Preprocessing
+from ftc.data import Loading, Preprocessing
 from ftc.finetune import build_optimizer, build_scheduler
 from ftc.models import create_classifier
 
@@ -34,7 +34,10 @@ def fitted(reader, partition, folder, steps: int, accelerator: str = "cpu") -> N
     """An epoch of the whole training machinery, without augmentation, which runs where images are read."""
     classifier = create_classifier("test_resnet", 6, kwargs=KWARGS)
     data = PartitionedDataModule(
-        reader, partition, Preprocessing(classifier.data_config), batch_size=4, iterations_per_epoch=steps
+        reader,
+        partition,
+        Preprocessing(classifier.data_config),
+        loading=Loading(batch_size=4, iterations_per_epoch=steps),
     )
     module = FineTuneModule(classifier, partial(build_optimizer, name="sgd", lr=0.01), build_scheduler)
     trainer = Trainer(

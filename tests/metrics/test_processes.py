@@ -12,7 +12,7 @@ from torch import multiprocessing
 
 from ftc import ClassPartition
 from ftc.data.sampler import ShardSampler
-from ftc.functional.outcomes import ABSENT, label_groups
+from ftc.functional.inputs import ABSENT, label_groups
 from ftc.metrics import (
     BinnedSeenAbsentCurve,
     EvaluatedGapStream,

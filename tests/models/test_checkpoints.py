@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+from functools import partial
 
 import pytest
 import timm
@@ -12,6 +13,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from ftc import ClassPartition, FineTuneModule, InputError
+from ftc.finetune import build_optimizer
 from ftc.models import create_classifier, fold_gamma, load_checkpoint, save_weights
 
 KWARGS = {"in_chans": 1}
@@ -55,7 +57,7 @@ def untouched(classifier):
 
 def lightning(classifier, path):
     """A checkpoint as Lightning's own trainer writes it."""
-    module = FineTuneModule(classifier.train(), lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
+    module = FineTuneModule(classifier.train(), partial(build_optimizer, name="sgd", lr=0.1))
     trainer = Trainer(
         accelerator="cpu",
         max_steps=1,

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from timm.data import create_transform, resolve_data_config
 
 from ftc import ClassPartition, InputError
+from ftc.functional.weights import interpolate_weights
 from ftc.models import (
     cached_tensors,
     create_classifier,
     fold_gamma,
-    interpolate_weights,
     label_names,
     load_tensors,
     load_weights,

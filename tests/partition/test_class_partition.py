@@ -56,6 +56,6 @@ def test_too_many_classes():
 
 
 def test_digest_tells_partitions_apart():
-    a = ClassPartition(4, [0, 1], [2, 3]).to_dict()
-    b = ClassPartition(4, [0, 1], [2]).to_dict()
-    assert a["sha256"] == ClassPartition(4, [1, 0], [3, 2]).to_dict()["sha256"] != b["sha256"]
+    a = ClassPartition(4, [0, 1], [2, 3]).record()
+    b = ClassPartition(4, [0, 1], [2]).record()
+    assert a.sha256 == ClassPartition(4, [1, 0], [3, 2]).record().sha256 != b.sha256

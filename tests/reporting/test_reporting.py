@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.console import Console
 from ftc import ClassPartition, InputError
 from ftc.reporting.figures import seen_absent_curve, write_figures
 from ftc.reporting.tables import results_tables
-from ftc.results import RunRecord, StageRecord, nullable
+from ftc.results import RunRecord, nullable
 
 
 def record(absent_evaluated: bool = True, **changes) -> RunRecord:
@@ -26,38 +25,42 @@ def record(absent_evaluated: bool = True, **changes) -> RunRecord:
         "acc_all": [0.4, 0.5],
     }
     calibrated = {
-        "prior_matched": StageRecord(
-            0.5, ("unlabelled val",), metrics, lane="unlabelled", details={"absent_share": 0.4}
-        ),
-        "mine": StageRecord(1.5, ("seen train",), metrics, lane="seen_only"),
+        "prior_matched": stage("prior-matched", 0.5, "unlabelled val", metrics, lane="unlabelled")
+        | {"details": {"absent_share": 0.4}},
+        "mine": stage("mine", 1.5, "seen train", metrics, lane="seen_only"),
     }
     if absent_evaluated:
-        calibrated = {"oracle": StageRecord(2.0, ("test labels",), metrics, lane="oracle"), **calibrated}
-    content = RunRecord(
-        experiment="toy",
-        seed=3,
-        partition=ClassPartition(12, range(11), [11]).to_dict(),
-        versions={"python": "3"},
-        timing={"fine_tune": 1.0},
-        source=StageRecord(0.0, ("pre-training",), metrics, curve),
-        fine_tuned=StageRecord(0.0, ("seen train",), metrics, curve),
-        calibrated=calibrated,
-        deployed="mine",
-        num_samples={"seen": 1200, "absent": 40 if absent_evaluated else 0, "others": 0},
-        feature_drift={"feature_cosine_on_seen": 0.9, "feature_cosine_on_absent": None},
-    )
-    return replace(content, **changes)
+        calibrated = {"oracle": stage("oracle", 2.0, "test labels", metrics, lane="oracle"), **calibrated}
+    stages = {
+        "source": stage("", 0.0, "pre-training", metrics, curve=curve),
+        "fine_tuned": stage("", 0.0, "seen train", metrics, curve=curve),
+        "calibrated": calibrated,
+    }
+    content = {
+        "experiment": "toy",
+        "seed": 3,
+        "partition": ClassPartition(12, range(11), [11]).record(),
+        "versions": {"python": "3"},
+        "timing": {"fine_tune": 1.0},
+        "deployed": "mine",
+        "num_samples": {"seen": 1200, "absent": 40 if absent_evaluated else 0, "others": 0},
+        "feature_drift": {"feature_cosine_on_seen": 0.9, "feature_cosine_on_absent": None},
+    }
+    of_stages = {name: changes.pop(name) for name in list(changes) if name in stages}
+    return RunRecord(**{**content, **changes, "stages": {**stages, **of_stages}})
+
+
+def stage(title, gamma, used, metrics, **fields) -> dict:
+    return {"title": title, "gamma": gamma, "uses": (used,), **metrics, **fields}
 
 
 def with_intervals(content: RunRecord) -> RunRecord:
     """The record with intervals of γ = 0 and of one calibrator."""
     bounds = {"acc_all": [0.4, 0.6], "acc_absent": [None, None]}
-    mine = replace(content.calibrated["mine"], intervals={**bounds, "gamma": [1.25, 1.75]})
-    return replace(
-        content,
-        fine_tuned=replace(content.fine_tuned, intervals=bounds),
-        calibrated={**content.calibrated, "mine": mine},
-    )
+    stages = content.stages.model_dump()
+    stages["calibrated"]["mine"]["intervals"] = {**bounds, "gamma": [1.25, 1.75]}
+    stages["fine_tuned"]["intervals"] = bounds
+    return RunRecord(**{**content.model_dump(), "stages": stages})
 
 
 def printed(content: RunRecord) -> list[str]:
@@ -74,7 +77,7 @@ def printed(content: RunRecord) -> list[str]:
 def test_record_survives_its_file(tmp_path, absent_evaluated):
     content = record(absent_evaluated)
     content.write(tmp_path)
-    assert RunRecord.read(tmp_path).to_json() == content.to_json()
+    assert RunRecord.read(tmp_path) == content
     stage = json.loads((tmp_path / "results.json").read_text())["stages"]["source"]
     assert stage["acc_absent"] == (0.25 if absent_evaluated else None)
 
@@ -84,9 +87,9 @@ def test_record_without_source_and_with_intervals_survives_its_file(tmp_path):
     content.write(tmp_path)
     found = RunRecord.read(tmp_path)
     assert found == content
-    assert found.source is None
-    assert found.calibrated["mine"].intervals["gamma"] == [1.25, 1.75]
-    assert found.calibrated["prior_matched"].details == {"absent_share": 0.4}
+    assert found.stages.source is None
+    assert found.stages.calibrated["mine"].intervals["gamma"] == (1.25, 1.75)
+    assert found.stages.calibrated["prior_matched"].details == {"absent_share": 0.4}
 
 
 def test_rows_and_scalars_put_lanes_in_order():

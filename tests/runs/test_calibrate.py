@@ -17,9 +17,10 @@ from safetensors.numpy import save_file
 from ftc import ClassPartition, InputError
 from ftc.calibrators import AnchoredLogitGap, PriorMatching, SeenEvidence, UnlabelledEvidence
 from ftc.config.commands import CalibrateConfig
-from ftc.evaluation.saved_logits import read_logits, run_calibration
+from ftc.evaluation.logit_files import read_logits
 from ftc.functional import average_logit_gap, partition_accuracy, seen_absent_curve
 from ftc.results import RunRecord
+from ftc.runs.calibrate import calibrate
 from tests.conftest import composed, random_logits, run_module
 
 PARTITION = ClassPartition(6, seen=[0, 2, 4], absent=[1, 3, 5])
@@ -100,13 +101,13 @@ def test_record_equals_a_recomputation(home):
         "oracle": seen_absent_curve(test["logits"], test["target"], PARTITION).best(),
     }
     for name, gamma in gammas.items():
-        stage = record.calibrated[name]
+        stage = record.stages.calibrated[name]
         assert stage.gamma == pytest.approx(gamma)
         expected = partition_accuracy(test["logits"], test["target"], PARTITION, gamma)
         assert {key: stage.metrics[key] for key in expected} == pytest.approx(expected)
     source = partition_accuracy(test["source_logits"], test["target"], PARTITION)
-    assert record.source.metrics["acc_all"] == pytest.approx(source["acc_all"])
-    assert record.calibrated["prior_matched"].uses[0] == "unlabelled eval"
+    assert record.stages.source.metrics["acc_all"] == pytest.approx(source["acc_all"])
+    assert record.stages.calibrated["prior_matched"].uses[0] == "unlabelled eval"
     assert (home / "full" / "figures" / "seen_absent_curve.png").is_file()
     content = json.loads((home / "full" / "results.json").read_text())
     assert content["seed"] is None
@@ -174,7 +175,7 @@ def test_what_only_the_files_tell_is_named_too(home, monkeypatch, override):
     np.savez("pickled.npz", logits=np.array([{}], dtype=object))
     config = composed(CalibrateConfig, "calibrate", *ARGUMENTS, override, "run_dir=late")
     with pytest.raises(InputError, match=f"^{re.escape(LATE[override])}"):
-        run_calibration(config)
+        calibrate(config)
     assert not Path("late").exists()
 
 

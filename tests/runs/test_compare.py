@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftc.runs.compare import Gap, Run, markdown_table, read_runs, recorded_gaps
+from ftc.runs.compare import FinishedRun, Gap, markdown_table, read_runs, recorded_gaps
 from tests.conftest import run_module, run_train
 
 SHORT = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "data.gallery=false")
@@ -29,7 +29,7 @@ def test_gap_is_what_an_estimator_leaves_to_the_oracle(sweep):
         gaps = recorded_gaps(runs, lane)
         assert [gap.estimator for gap in gaps] == 2 * ["fine_tuned", *names]
         for gap in gaps[1 : 1 + len(names)]:
-            stages = runs[0].record.calibrated
+            stages = runs[0].record.stages.calibrated
             expected = stages["oracle"].metrics["acc_all"] - stages[gap.estimator].metrics["acc_all"]
             assert gap.points == pytest.approx(100 * expected)
 
@@ -53,7 +53,8 @@ def test_command_prints_a_table_a_lane_and_refits_from_saved_predictions(sweep):
 
 def test_halves_are_kept_apart(sweep):
     (run, other) = read_runs(sweep)
-    gaps = [Gap("alg", run, 1.0), Gap("alg", Run(run.folder, run.record, 0), 3.0), Gap("alg", other, -4.0)]
+    again = FinishedRun(run.folder, run.record, 0)
+    gaps = [Gap("alg", "ALG", *of) for of in ((run, 1.0), (again, 3.0), (other, -4.0))]
     row = markdown_table(gaps, chosen_on=[0]).splitlines()[-1]
     assert row == "| ALG (`alg`) | 2.00 (3.0) | −4.00 (−4.0) | −4.00 (−4.0) | −4.00 (−4.0) |"
 

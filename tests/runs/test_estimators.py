@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ftc import ClassPartition
 from ftc.calibrators import AverageLogitGap, Fold, FoldEvidence, OracleEvidence, PseudoCrossValidation
 from ftc.results import RunRecord
 from tests.conftest import run_train
@@ -28,7 +27,7 @@ def finished(home) -> tuple[str, RunRecord]:
     use = "calibration.use=[alg,pcv,interpolated]"
     spread = run_train(home, "-m", *SHORT, use, "fold=0,1")
     assert spread.returncode == 0, spread.stderr
-    assert len(list((home / "outputs" / "folds").glob("*.safetensors"))) == 2
+    assert len(list((home / "outputs" / "cache" / "folds").glob("*.safetensors"))) == 2
     assert "Fold 1 of pcv: pseudo-seen classes" in spread.stdout
     result = run_train(
         home,
@@ -36,7 +35,7 @@ def finished(home) -> tuple[str, RunRecord]:
         use,
         "calibration.default=pcv",
         "calibration.bootstrap.replicates=50",
-        "calibration.methods.alg.on=eval",
+        "calibration.calibrators.alg.on=eval",
         "run_dir=run",
     )
     assert result.returncode == 0, result.stderr
@@ -44,7 +43,7 @@ def finished(home) -> tuple[str, RunRecord]:
 
 
 def test_a_run_finds_the_folds_that_others_trained(finished, home):
-    files = list((home / "outputs" / "folds").glob("*.safetensors"))
+    files = list((home / "outputs" / "cache" / "folds").glob("*.safetensors"))
     assert len(files) == 3
     # Nothing is left to train for the same run again.
     before = {file: file.stat().st_mtime_ns for file in files}
@@ -55,11 +54,11 @@ def test_a_run_finds_the_folds_that_others_trained(finished, home):
 
 def test_gamma_of_the_folds_is_their_mean_recomputed_from_saved_logits(finished, home):
     _, record = finished
-    p = ClassPartition(10, record.partition["seen"], record.partition["absent"])
+    p = record.partition.partition()
     calibrator = PseudoCrossValidation()
-    plans = {tuple(seen) for seen in calibrator.plan.draw(p)}
+    plans = {tuple(seen) for seen in calibrator.folds.draw(p)}
     folds = []
-    for file in (home / "outputs" / "folds").glob("*.safetensors"):
+    for file in (home / "outputs" / "cache" / "folds").glob("*.safetensors"):
         saved = load_file(file)
         assert set(saved["target"].tolist()) == set(p.seen)
         seen = json.loads(_metadata(file)["identity"])["pseudo_seen"]
@@ -67,7 +66,7 @@ def test_gamma_of_the_folds_is_their_mean_recomputed_from_saved_logits(finished,
         folds.append(Fold.from_logits(saved["logits"], saved["source_logits"], saved["target"], p, seen))
     assert not plans
     expected = calibrator.estimate(FoldEvidence("folds", tuple(folds))).gamma
-    stage = record.calibrated["pcv"]
+    stage = record.stages.calibrated["pcv"]
     assert stage.gamma == pytest.approx(expected)
     assert set(stage.details) == {"gamma_fold_0", "gamma_fold_1", "gamma_fold_2"}
     assert stage.lane == "seen_only"
@@ -82,20 +81,22 @@ def _metadata(file: Path) -> dict[str, str]:
 
 def test_interpolated_weights_are_a_model_of_their_own(finished):
     _, record = finished
-    stage = record.calibrated["interpolated"]
+    stage = record.stages.calibrated["interpolated"]
     assert stage.details["alpha"] in (0.0, 0.5, 0.625, 0.75, 0.875, 1.0)
-    assert (stage.metrics["ausuc"] == record.fine_tuned.metrics["ausuc"]) == (stage.details["alpha"] == 1.0)
+    assert (stage.metrics["ausuc"] == record.stages.fine_tuned.metrics["ausuc"]) == (
+        stage.details["alpha"] == 1.0
+    )
 
 
 def test_the_released_leak_is_named_in_print_and_results(finished, home):
     output, record = finished
-    stage = record.calibrated["alg_oracle"]
+    stage = record.stages.calibrated["alg_oracle"]
     assert stage.lane == "oracle"
     assert stage.uses == ("test labels (label leak)",)
-    assert "alg" not in record.calibrated
+    assert "alg" not in record.stages.calibrated
     assert "+ ALG on test (leak)" in output
     saved = load_file(home / "run" / "predictions.safetensors")
-    p = ClassPartition(10, record.partition["seen"], record.partition["absent"])
+    p = record.partition.partition()
     evidence = OracleEvidence.from_logits(saved["fine_tuned/test/logits"], saved["fine_tuned/test/target"], p)
     assert stage.gamma == pytest.approx(AverageLogitGap("eval").fit(evidence).gamma)
 
@@ -103,16 +104,16 @@ def test_the_released_leak_is_named_in_print_and_results(finished, home):
 def test_intervals_are_in_results_and_print(finished):
     output, record = finished
     assert "Bootstrap intervals" in output
-    stage = record.calibrated["pcv"]
+    stage = record.stages.calibrated["pcv"]
     low, high = stage.intervals["acc_all"]
     assert low <= stage.metrics["acc_all"] <= high
     low, high = stage.intervals["gamma"]
     assert low < high
-    assert "gamma" not in record.fine_tuned.intervals
+    assert "gamma" not in record.stages.fine_tuned.intervals
 
 
 def test_a_leak_is_never_deployed(home):
-    result = run_train(home, *SHORT, "calibration.methods.alg.on=eval", "calibration.default=alg")
+    result = run_train(home, *SHORT, "calibration.calibrators.alg.on=eval", "calibration.default=alg")
     assert result.returncode == 2
     assert "calibration.default=alg: looks at evaluated labels" in result.stderr
 
@@ -140,5 +141,5 @@ def test_held_out_training_images_serve_where_there_is_no_validation_split(home)
     assert len(both.unique()) == 4 * 300
     assert set(saved["fine_tuned/pool/target"].tolist()) == {-1}
     record = RunRecord.read(home / "held")
-    assert record.calibrated["expected_accuracy"].uses[0] == "unlabelled pool"
-    assert set(record.calibrated) == {"symmetric", "interpolated", "expected_accuracy", "oracle"}
+    assert record.stages.calibrated["expected_accuracy"].uses[0] == "unlabelled pool"
+    assert set(record.stages.calibrated) == {"symmetric", "interpolated", "expected_accuracy", "oracle"}

@@ -25,7 +25,7 @@ from ftc.data import ArrayReader
 from ftc.files import written_whole
 from ftc.finetune import FineTuneModule
 from ftc.runs.failures import explained
-from ftc.runs.train import run_experiment
+from ftc.runs.train import train
 from tests.conftest import composed
 from tests.runs.test_train import wandb_records
 
@@ -62,7 +62,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(a
 
     monkeypatch.setattr(FineTuneModule, "training_step", training_step)
     with pytest.raises(InputError, match=r"not finite since iteration 5 \(epoch 1\); .* optimizer\.lr"):
-        run_experiment(config())
+        train(config())
     kept = torch.load(at_work / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["epoch"] == 0
     assert all(v.isfinite().all() for v in kept["state_dict"].values())
@@ -74,8 +74,8 @@ def test_a_diverged_source_model_is_not_kept(at_work, monkeypatch):
         FineTuneModule, "training_step", lambda self, *_: self.classifier.head.weight.sum() * torch.inf
     )
     with pytest.raises(InputError, match="not finite since iteration 0"):
-        run_experiment(config())
-    assert not list(Path("outputs/source").glob("*.safetensors"))
+        train(config())
+    assert not list(Path("outputs/cache/source").glob("*.safetensors"))
 
 
 def test_too_little_memory_names_the_batch(at_work, monkeypatch):
@@ -84,7 +84,7 @@ def test_too_little_memory_names_the_batch(at_work, monkeypatch):
 
     monkeypatch.setattr(FineTuneModule, "training_step", training_step)
     with pytest.raises(InputError, match=r"data\.batch_size=64: .* trainer\.accumulate_grad_batches=2"):
-        run_experiment(config())
+        train(config())
 
 
 class Deadly(ArrayReader):
@@ -102,7 +102,7 @@ def deadly(split: str) -> Deadly:
 def test_a_killed_loader_names_the_number_of_workers(at_work):
     test = "data.readers.test._target_=tests.runs.test_failures.deadly"
     with pytest.raises(InputError, match=r"data\.num_workers=1: a loader's process was killed") as caught:
-        run_experiment(config(test, "data.num_workers=1"))
+        train(config(test, "data.num_workers=1"))
     assert "\n" not in str(caught.value)
 
 
@@ -131,13 +131,13 @@ def test_other_errors_are_not_touched():
 
 
 def test_a_folder_in_use_is_refused(at_work):
-    run_experiment(config("trainer.max_epochs=1"))
+    train(config("trainer.max_epochs=1"))
     before = json.loads(Path("run/results.json").read_text())
     with (
         FileLock(at_work / ".run.lock"),
         pytest.raises(InputError, match="run_dir=run: another run is at work"),
     ):
-        run_experiment(config("trainer.max_epochs=1", "overwrite=true"))
+        train(config("trainer.max_epochs=1", "overwrite=true"))
     assert json.loads(Path("run/results.json").read_text()) == before
 
 
@@ -215,6 +215,6 @@ def test_a_run_goes_on_when_wandbs_process_dies(at_work, monkeypatch):
 
     monkeypatch.setattr(CalibrationCallback, "on_validation_epoch_end", on_validation_epoch_end)
     with pytest.warns(UserWarning, match=r"W&B failed \(.*nothing more is logged there") as warned:
-        run_experiment(config("logger=default"))
+        train(config("logger=[csv,wandb]"))
     assert sum("W&B failed" in str(w.message) for w in warned) == 1
     assert Path("run/results.json").is_file()

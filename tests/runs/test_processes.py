@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
 from ftc import InputError
-from ftc.assembly.components import build_trainer
+from ftc.assembly.trainers import build_trainer
 from ftc.benchmarks.digits import mnist
 from ftc.config.commands import TrainConfig
 from ftc.results import RunRecord
@@ -117,7 +117,7 @@ def test_two_hosts_make_one_run(trained):
     assert first.stdout.count("fine-tuned") == 1
     assert second.stdout == ""
     # Whoever came first trained it; the other waited.
-    assert len(list((folder / "outputs" / "source").glob("*.safetensors"))) == 1
+    assert len(list((folder / "outputs" / "cache" / "source").glob("*.safetensors"))) == 1
     predictions = load_file(folder / "hosts" / "predictions.safetensors")
     for stage in ("source", "fine_tuned"):
         for split, size in (("gallery", 3000), ("test", 1000)):
@@ -246,11 +246,11 @@ def test_processes_with_other_files_are_refused(together, tmp_path, monkeypatch)
     def sees(path: Path, facts: dict[str, Any], leads: bool = False) -> Callable[[], None]:
         return lambda: hosts.check_shared(path, lambda: facts, leads)
 
-    facts = {"source.cache_dir": "a", "partition": {"seen": (0, 1)}}
+    facts = {"cache_dir": "a", "partition": {"seen": (0, 1)}}
     assert together(sees(there, facts, True), sees(there, facts)) == [None, None]
-    ended = together(sees(there, facts, True), sees(there, {**facts, "source.cache_dir": "b"}))
+    ended = together(sees(there, facts, True), sees(there, {**facts, "cache_dir": "b"}))
     assert {str(e) for e in ended} == {
-        "source.cache_dir: differs between the processes; give all hosts the same files"
+        "cache_dir: differs between the processes; give all hosts the same files"
     }
     ended = together(sees(there, facts, True), sees(missing, facts))
     assert all(str(error).startswith(f"run_dir={missing.parent}: not every process sees") for error in ended)

@@ -20,8 +20,8 @@ from PIL import Image
 
 from ftc.config.commands import EvaluateConfig, TrainConfig
 from ftc.models import save_weights
-from ftc.runs.evaluate import evaluate_checkpoint
-from ftc.runs.train import run_experiment
+from ftc.runs.evaluate import evaluate
+from ftc.runs.train import train
 from tests.conftest import composed
 
 PHOTOS = {
@@ -76,7 +76,7 @@ OWN = (
 def test_own_photographs_with_real_weights(home, monkeypatch):
     monkeypatch.chdir(home)
     short = ("data.batch_size=8", "optimizer.lr=0.02", "trainer.max_epochs=3", "run_dir=run")
-    run_experiment(composed(TrainConfig, "train", *OWN, *short))
+    train(composed(TrainConfig, "train", *OWN, *short))
     results = json.loads((home / "run" / "results.json").read_text())
     partition, stages = results["partition"], results["stages"]
     names = timm.data.ImageNetInfo("imagenet-1k")
@@ -90,12 +90,12 @@ def test_own_photographs_with_real_weights(home, monkeypatch):
     assert stages["source"]["acc_absent_within"] > 0.9
     assert stages["fine_tuned"]["acc_seen"] > stages["source"]["acc_seen"]
     assert stages["calibrated"]["oracle"]["acc_all"] >= stages["fine_tuned"]["acc_all"]
-    manifest = json.loads((home / "run" / "split.json").read_text())
+    manifest = json.loads((home / "run" / "partition.json").read_text())
     assert len(manifest["class_names"]) == 1000
     assert manifest["samples"]["train"]["count"] == 16
 
     arguments = ("checkpoint=run/checkpoints/last.ckpt", "run_dir=evaluated")
-    evaluate_checkpoint(composed(EvaluateConfig, "evaluate", *OWN, *arguments))
+    evaluate(composed(EvaluateConfig, "evaluate", *OWN, *arguments))
     again = json.loads((home / "evaluated" / "results.json").read_text())["stages"]
     for stage in ("source", "fine_tuned"):
         assert {k: v for k, v in again[stage].items() if k != "uses"} == {

@@ -20,7 +20,7 @@ from ftc.assembly.loggers import MetricsFile
 from ftc.callbacks import Checkpointing
 from ftc.config.commands import TrainConfig
 from ftc.finetune import FineTuneModule
-from ftc.runs.train import run_experiment
+from ftc.runs.train import train
 from tests.conftest import composed
 from tests.interruption import TINY, Interrupted, assert_same, content, kill_at_random
 from tests.runs.test_train import wandb_records
@@ -61,11 +61,11 @@ def whole(home) -> dict:
 
 # Moments, by what lies in the folder.
 def source_in_training(folder: Path) -> bool:
-    return any(folder.glob("outputs/source/*.ckpt"))
+    return any(folder.glob("outputs/cache/source/*.ckpt"))
 
 
 def second_fold_in_training(folder: Path) -> bool:
-    folds = folder / "outputs" / "folds"
+    folds = folder / "outputs" / "cache" / "folds"
     return len(list(folds.glob("*.safetensors"))) == 1 and any(folds.glob("*.ckpt"))
 
 
@@ -162,7 +162,7 @@ def at_work(tmp_path_factory):
 )
 def test_killed_behind_every_checkpoint(at_work, overrides, steps, monkeypatch, request):
     whole, killed = (Path(f"{request.node.callspec.id}-{end}") for end in ("whole", "killed"))
-    run_experiment(config(*overrides, f"run_dir={whole}"))
+    train(config(*overrides, f"run_dir={whole}"))
     save, saved = Checkpointing._save, []
 
     def save_and_die(self: Checkpointing, trainer: Trainer) -> None:
@@ -174,7 +174,7 @@ def test_killed_behind_every_checkpoint(at_work, overrides, steps, monkeypatch, 
         patch.setattr(Checkpointing, "_save", save_and_die)
         while not (killed / "results.json").exists():
             with suppress(Killed):
-                run_experiment(config(*overrides, f"run_dir={killed}"))
+                train(config(*overrides, f"run_dir={killed}"))
     assert saved == steps
     assert_same(content(whole), content(killed))
 
@@ -212,14 +212,14 @@ def test_slurm_is_asked_to_requeue_before_the_time_is_up(at_work, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(FineTuneModule, "training_step", training_step)
         with pytest.raises(SystemExit) as ended:
-            run_experiment(config("run_dir=requeued", "checkpoint_minutes=60"))
+            train(config("run_dir=requeued", "checkpoint_minutes=60"))
     assert ended.value.code == 128 + signal.SIGUSR1
     assert asked.read_text() == "requeue 4711\n"
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
     kept = torch.load("requeued/checkpoints/last.ckpt", weights_only=True)
     assert kept["global_step"] == 6
-    run_experiment(config("run_dir=requeued", "checkpoint_minutes=60"))
-    run_experiment(config("run_dir=undisturbed", "checkpoint_minutes=60"))
+    train(config("run_dir=requeued", "checkpoint_minutes=60"))
+    train(config("run_dir=undisturbed", "checkpoint_minutes=60"))
     assert_same(content(Path("undisturbed")), content(Path("requeued")))
 
 
@@ -236,7 +236,7 @@ def test_who_handled_a_signal_before_decides_what_follows(at_work, monkeypatch):
 
     monkeypatch.setattr(FineTuneModule, "training_step", training_step)
     try:
-        run_experiment(config("run_dir=handled", "checkpoint_minutes=60"))
+        train(config("run_dir=handled", "checkpoint_minutes=60"))
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert told == [signal.SIGUSR2]
@@ -250,7 +250,7 @@ def interrupted_at(run_dir: str, monkeypatch, *overrides: str) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Checkpointing, "on_train_epoch_end", die)
         with pytest.raises(Killed):
-            run_experiment(config(f"run_dir={run_dir}", *overrides))
+            train(config(f"run_dir={run_dir}", *overrides))
     assert (Path(run_dir) / "checkpoints" / "last.ckpt").is_file()
 
 
@@ -260,12 +260,12 @@ def test_what_is_not_the_same_run_is_not_gone_on_with(at_work, monkeypatch, caps
     with pytest.raises(
         InputError, match=r"run_dir=changed: holds an unfinished run of another configuration"
     ):
-        run_experiment(config("run_dir=changed", "optimizer.lr=0.5"))
+        train(config("run_dir=changed", "optimizer.lr=0.5"))
     begun = Path("changed/stages/begun.json")
     identity = json.loads(begun.read_text())
     identity["versions"]["torch"] = "1.0"
     begun.write_text(json.dumps(identity))
-    run_experiment(config("run_dir=changed"))
+    train(config("run_dir=changed"))
     assert "other versions of libraries; it is begun anew" in capsys.readouterr().out
 
 
@@ -278,7 +278,7 @@ def test_a_run_is_begun_anew_where_one_wants_that(at_work, monkeypatch, capsys, 
     monkeypatch.setattr(
         FineTuneModule, "training_step", lambda self, *args: seen.append(args[1]) or step(self, *args)
     )
-    run_experiment(config(f"run_dir={place}", override))
+    train(config(f"run_dir={place}", override))
     assert len(seen) == 8
     assert "Going on" not in capsys.readouterr().out
 
@@ -294,8 +294,8 @@ def test_a_folder_is_replaced_whole(at_work, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", die_between)
         with pytest.raises(Killed):
-            run_experiment(config("run_dir=replaced", "resume=never"))
-    run_experiment(config("run_dir=replaced"))
+            train(config("run_dir=replaced", "resume=never"))
+    train(config("run_dir=replaced"))
     assert Path("replaced/results.json").is_file()
     assert not list(Path().glob(".replaced-*"))
 

@@ -13,11 +13,11 @@ from torch import multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 
 from ftc import InputError
-from ftc.assembly.components import build_trainer
+from ftc.assembly.trainers import build_trainer
 from ftc.benchmarks.digits import mnist
 from ftc.config.commands import TrainConfig
 from ftc.data import ArrayReader
-from ftc.data.datamodule import ReaderDataset
+from ftc.data.loaders import ReaderDataset
 from ftc.data.sampler import PADDING, ShardSampler
 from ftc.models import create_classifier
 from ftc.results import RunRecord
@@ -142,9 +142,11 @@ def assert_same_run(found: Path, expected: Path, atol: float) -> None:
             torch.testing.assert_close(one[name], value, atol=atol, rtol=0, msg=f"{file}: {name}")
     one, other = RunRecord.read(found), RunRecord.read(expected)
     assert one.num_samples == other.num_samples
-    for stage in other.calibrated:
+    for stage in other.stages.calibrated:
         # An accuracy may change by a sample or two whose logits tie.
-        assert one.calibrated[stage].metrics == pytest.approx(other.calibrated[stage].metrics, abs=2.1 / SIZE)
+        assert one.stages.calibrated[stage].metrics == pytest.approx(
+            other.stages.calibrated[stage].metrics, abs=2.1 / SIZE
+        )
 
 
 @pytest.mark.slow

@@ -310,14 +310,14 @@ def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
     runs = [folder / row["run"] for row in rows if row["status"] == "finished"]
     for run, row in zip(runs, (rows[0], rows[2]), strict=True):
         record = RunRecord.read(run)
-        assert float(row["alg/acc_all"]) == record.calibrated["alg"].metrics["acc_all"]
+        assert float(row["alg/acc_all"]) == record.stages.calibrated["alg"].metrics["acc_all"]
         (file,) = run.glob("wandb/offline-run-*/*.wandb")
         records = wandb_records(file)
         (started,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
         assert (started.display_name, started.run_group) == (run.name, folder.name)
         assert any(r.WhichOneof("record_type") == "exit" for r in records)
     assert RunRecord.read(runs[0]).partition != RunRecord.read(runs[1]).partition
-    assert len(list((tmp_path / "outputs" / "source").glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "outputs" / "cache" / "source").glob("*.safetensors"))) == 1
     assert result.stdout.count("Source model trained") == 1
 
 
@@ -330,7 +330,7 @@ def test_two_processes_evaluate_as_one(tmp_path):
     single, double = (RunRecord.read(tmp_path / name) for name in ("one", "two"))
     # The source model is the same file; no sample is counted twice or left out.
     assert double.num_samples == single.num_samples
-    assert double.source.metrics == pytest.approx(single.source.metrics, abs=2e-3)
+    assert double.stages.source.metrics == pytest.approx(single.stages.source.metrics, abs=2e-3)
     first, second = (load_file(tmp_path / name / "predictions.safetensors") for name in ("one", "two"))
     assert torch.equal(second["fine_tuned/gallery/id"], torch.arange(3000))
     assert torch.equal(second["fine_tuned/test/target"], mnist("test").targets)
@@ -348,14 +348,14 @@ def test_no_absent_classes_and_mixed_precision(command, tmp_path):
     result = command(*SHORT, *overrides, "trainer.precision=bf16-mixed", "calibration.average=class")
     assert result.returncode == 0, result.stderr
     record = RunRecord.read(only_run(tmp_path))
-    assert record.partition["others"] == [5, 6, 7, 8, 9]
+    assert record.partition.others == (5, 6, 7, 8, 9)
     assert record.num_samples == {"seen": 400, "absent": 100, "others": 500}
-    assert "ncm_acc_all" not in record.source.metrics
+    assert "ncm_acc_all" not in record.stages.source.metrics
     logits = load_file(only_run(tmp_path) / "predictions.safetensors")["fine_tuned/test/logits"]
     assert logits.dtype == torch.float32
     # Bfloat16 logits would collapse into few distinct values.
     assert len(logits.unique()) > 0.99 * logits.numel()
-    assert all(value is None or math.isfinite(value) for value in record.fine_tuned.metrics.values())
+    assert all(value is None or math.isfinite(value) for value in record.stages.fine_tuned.metrics.values())
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ftc import CalibrationCallback, ClassPartition, FineTuneModule
 from ftc.callbacks import Checkpointing, SeedSteps, StopWhenDiverged
-from ftc.data import ArrayReader, ImageCache, PartitionedDataModule, Preprocessing
-from ftc.finetune import build_optimizer, build_scheduler
+from ftc.data import ArrayReader, ImageCache, Loading, PartitionedDataModule, Preprocessing
+from ftc.finetune import Full, build_optimizer, build_scheduler
 from ftc.models import Classifier, create_classifier
 
 pytestmark = pytest.mark.slow
@@ -145,7 +145,7 @@ def ours(setting: Setting, classifier: Classifier, batches, folder) -> float:
 def by_hand(setting: Setting, classifier: Classifier, batches) -> float:
     """Seconds of the loop that one would write."""
     classifier.to(setting.device).train()
-    optimizer = build_optimizer(classifier, **OPTIMIZER)
+    optimizer = build_optimizer(Full().parameter_groups(classifier), **OPTIMIZER)
     scheduler = build_scheduler(optimizer, len(batches))
     started = 0.0
     mixed = setting.precision == "bf16-mixed"
@@ -236,10 +236,12 @@ def test_training_from_cached_images_on_a_gpu(report, tmp_path):
         reader,
         ClassPartition(CLASSES, seen=range(CLASSES)),
         Preprocessing(classifier.data_config, augmentation),
-        cache=ImageCache(tmp_path),
-        batch_size=setting.batch,
-        iterations_per_epoch=setting.warm_up + setting.steps,
-        num_workers=8,
+        loading=Loading(
+            cache=ImageCache(tmp_path),
+            batch_size=setting.batch,
+            iterations_per_epoch=setting.warm_up + setting.steps,
+            num_workers=8,
+        ),
     )
     cached = images_a_second(setting, ours(setting, classifier, data, tmp_path))
     report(

@@ -1,0 +1,83 @@
+"""Every image of a run, labelled by head column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from ftc.assembly.instantiate import make
+from ftc.config.commands import TrainConfig
+from ftc.config.model import ClipModelConfig, TimmModelConfig
+from ftc.data import Reader, check_images, columns_of, select
+from ftc.data.readers import sample_name
+from ftc.errors import InputError
+from ftc.models import label_names
+from ftc.partition import digest_samples
+
+
+@frozen(eq=False)
+class Images:
+    """Every image of a run, labelled by head column and known to be readable.
+
+    Attributes:
+        readers: ``source``, ``train``, ``val``, ``test``, ``pool``; None where there is none.
+        class_names: one a head column.
+        skipped: how many samples were left out on request, by reader.
+        samples: count and digest of every reader's list of samples and labels, as in a manifest.
+    """
+
+    readers: Mapping[str, Reader | None]
+    class_names: tuple[str, ...]
+    skipped: Mapping[str, int]
+    samples: Mapping[str, dict[str, Any]]
+
+    def columns(self, split: str) -> tuple[int, ...]:
+        """Head columns that a split has images of."""
+        reader = self.readers[split]
+        return () if reader is None else tuple(reader.targets.unique().tolist())
+
+
+def build_images(config: TrainConfig) -> Images:
+    """All readers, their labels mapped to head columns, their files checked.
+
+    Args:
+        config: ``data`` names the readers; ``data.columns=model`` means the class names of ``model``.
+
+    Raises:
+        InputError: a reader that cannot be built, classes without a column, images that cannot be read.
+    """
+    data, model = config.data, config.model
+    nodes = data.readers.model_dump()
+    raw = {key: None if node is None else make(f"data.readers.{key}", node) for key, node in nodes.items()}
+    labelled = {key: reader for key, reader in raw.items() if reader is not None and key != "pool"}
+    columns = columns_of(data.columns, list(labelled.values()), lambda: _own_names(model))
+    if data.num_classes not in (None, len(columns)):
+        whose = "the data name" if data.columns is None else f"data.columns={data.columns} names"
+        raise InputError(
+            f"data.num_classes={data.num_classes}: {whose} {len(columns)} classes; correct one of the two"
+        )
+    readers: dict[str, Reader | None] = dict(raw)
+    for key, reader in labelled.items():
+        readers[key] = columns.of(key, reader, data.unmapped)
+    present = {key: reader for key, reader in readers.items() if reader is not None}
+    kept = check_images(present, data.on_error, config.cache("images"), data.num_workers)
+    skipped = {}
+    for key, reader in present.items():
+        readers[key] = select(reader, kept[key])
+        original: Any = raw[key]
+        skipped[key] = len(getattr(original, "skipped", ())) + len(original.targets) - len(kept[key])
+    samples = {key: _digest(reader) for key, reader in readers.items() if reader is not None}
+    return Images(readers, columns.names, {key: n for key, n in skipped.items() if n}, samples)
+
+
+def _digest(reader: Reader) -> dict[str, Any]:
+    # The unlabelled pool has no class names, and no labels either.
+    names = reader.class_names or ("",)
+    lines = [f"{sample_name(reader, i)}\t{names[max(t, 0)]}" for i, t in enumerate(reader.targets.tolist())]
+    return {"count": len(lines), "sha256": digest_samples(lines)}
+
+
+def _own_names(model: TimmModelConfig | ClipModelConfig) -> tuple[str, ...] | None:
+    return label_names(model.name, model.kwargs) if isinstance(model, TimmModelConfig) else None

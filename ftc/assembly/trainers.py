@@ -1,0 +1,124 @@
+"""Lightning trainers of a run, and the callbacks that every training uses."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ftc.callbacks import Checkpointing, SeedSteps, StopWhenDiverged, WholeCheckpointIO
+from ftc.config.commands import TrainConfig
+from ftc.config.training import TrainerConfig
+from ftc.errors import InputError
+
+warnings.filterwarnings("ignore", message="The '.*dataloader' does not have many workers")
+warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging")
+# The callback logs numbers computed from states gathered over all ranks: they are equal everywhere already.
+warnings.filterwarnings("ignore", message="It is recommended to use `self.log\\('(val|test)/.*sync_dist=True")
+warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
+# A method that freezes the backbone keeps it in eval mode on purpose.
+warnings.filterwarnings("ignore", message="Found .* module\\(s\\) in eval mode at the start of training")
+warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated")
+
+
+@frozen(eq=False)
+class Trainers:
+    """Makes the trainers of a run, all for the same hardware.
+
+    Attributes:
+        config: the trainer group.
+        own_device: this process's device, as Lightning's ``devices`` names it.
+        leads: whether this process shows progress.
+    """
+
+    config: TrainerConfig
+    own_device: int | list[int | None]
+    leads: bool
+
+    def whole(self, callbacks: Sequence[Callback], loggers: list[Logger], folder: Path) -> Trainer:
+        """The run's own trainer, over all its processes."""
+        return build_trainer(
+            self.config,
+            [self._progress(), *callbacks],
+            logger=loggers or False,
+            default_root_dir=folder,
+            log_every_n_steps=10,
+        )
+
+    def quiet(self, *callbacks: Callback) -> Trainer:
+        """A trainer over all processes that neither logs nor saves."""
+        return build_trainer(
+            self.config, [self._progress(), *callbacks], logger=False, enable_checkpointing=False
+        )
+
+    def single(self, *callbacks: Callback, **arguments: Any) -> Trainer:
+        """A trainer in this process alone, for what is cached: the other processes take it from the cache.
+
+        It joins no process group, and runs where this process will be in the run itself.
+        """
+        return build_trainer(
+            self.config,
+            [self._progress(), *callbacks],
+            devices=self.own_device,
+            num_nodes=1,
+            strategy="auto",
+            logger=False,
+            enable_checkpointing=any(isinstance(callback, Checkpointing) for callback in callbacks),
+            **arguments,
+        )
+
+    def _progress(self) -> RichProgressBar:
+        # A process that trains alone takes itself for the leader.
+        return RichProgressBar(leave=False, refresh_rate=int(self.leads))
+
+
+def training_callbacks(config: TrainConfig, seed: int, checkpoint: Path) -> list[Callback]:
+    """Callbacks that every training uses.
+
+    Args:
+        config: of the job.
+        seed: of the training.
+        checkpoint: the file that an interrupted training goes on from.
+    """
+    return [StopWhenDiverged(), SeedSteps(seed), Checkpointing(checkpoint, config.checkpoint_minutes)]
+
+
+def averaging_callbacks(config: TrainConfig) -> list[Callback]:
+    """The callback that evaluates and keeps a moving average of the weights, where one is asked for.
+
+    It comes last: it takes the averaged weights away when an evaluation ends.
+    """
+    return [] if config.ema is None else [EMAWeightAveraging(decay=config.ema)]
+
+
+def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
+    """Lightning's trainer; ``arguments`` win over the configuration.
+
+    Raises:
+        InputError: an argument that the trainer does not take, or hardware that is not there.
+    """
+    merged = {
+        "num_sanity_val_steps": 0,
+        # Our samplers shard themselves: Lightning's would pad evaluation shards.
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        "plugins": [WholeCheckpointIO()],
+        **config.model_dump(),
+        **arguments,
+    }
+    if merged["strategy"] == "fsdp":
+        # Lightning's own strategy of this name is the older FSDP, for GPUs only. Checkpoints are one file.
+        merged["strategy"] = ModelParallelStrategy(save_distributed_checkpoint=False)
+    try:
+        return Trainer(callbacks=list(callbacks), **merged)
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error

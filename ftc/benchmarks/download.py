@@ -1,0 +1,76 @@
+"""Originals from the Hugging Face hub, and out of archives."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from ftc.benchmarks.catalogue import Benchmark
+from ftc.errors import InputError
+
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+def download(benchmark: Benchmark, task: str | None) -> tuple[Path, dict[str, str]]:
+    """The hub's files, in its cache, and what they are."""
+    hub = benchmark.tasks[task] if task else benchmark.hub
+    if hub is None:
+        raise InputError(
+            f"{benchmark.name}: the hub has no copy; give the original, from {benchmark.origin}, as --from"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot = Path(snapshot_download(hub, repo_type="dataset", allow_patterns=[benchmark.pattern]))
+    except Exception as error:  # the client's errors share no base class
+        reason = (str(error).strip().splitlines() or [""])[0]
+        origin = f"https://huggingface.co/datasets/{hub}" if task else benchmark.origin
+        raise InputError(
+            f"{hub}: could not be downloaded ({type(error).__name__}: {reason}); without a network, give the "
+            f"original, from {origin}, as --from"
+        ) from error
+    if benchmark.pattern == "*.parquet":
+        found = snapshot
+    else:
+        archives = sorted(snapshot.rglob(benchmark.pattern))
+        if len(archives) != 1:
+            raise InputError(
+                f"{hub}: has {len(archives)} files {benchmark.pattern} instead of one; give the original, "
+                f"from {benchmark.origin}, as --from"
+            )
+        found = archives[0]
+    return found, {"hub": hub, "revision": snapshot.name}
+
+
+def extract(archive: Path, folder: Path) -> Path:
+    name = archive.name.lower()
+    if not name.endswith(_ARCHIVES):
+        raise InputError(f"--from {archive}: neither a folder nor an archive ({', '.join(_ARCHIVES)})")
+    try:
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(folder)
+        else:
+            with tarfile.open(archive) as packed:
+                _extract_files(packed, folder)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise InputError(f"--from {archive}: a broken archive ({error}); get it again") from error
+    return folder
+
+
+def _extract_files(packed: tarfile.TarFile, folder: Path) -> None:
+    """Regular files only, none outside the folder: older Pythons have no such filter."""
+    for member in packed:
+        if not member.isfile():
+            continue
+        path = PurePosixPath(member.name)
+        content = packed.extractfile(member)
+        if content is None or path.is_absolute() or ".." in path.parts:
+            raise tarfile.TarError(f"{member.name} lies outside")
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with content, target.open("wb") as file:
+            shutil.copyfileobj(content, file)

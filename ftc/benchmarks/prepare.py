@@ -1,0 +1,264 @@
+"""A benchmark's images and lists are laid out on disk, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ftc.benchmarks.catalogue import (
+    BENCHMARKS,
+    LISTS,
+    MANIFEST,
+    WILDS_COLUMNS,
+    WILDS_IMAGES,
+    Benchmark,
+    find,
+    read_table,
+)
+from ftc.benchmarks.download import download, extract
+from ftc.benchmarks.hub_tables import (
+    IMAGE_FILES,
+    Images,
+    find_tables,
+    images_of_tables,
+    open_table,
+    spaceless,
+)
+from ftc.benchmarks.lists import Lists, check_listed, official_lists, own_lists
+from ftc.errors import InputError
+
+_WNID = re.compile(r"n\d{8}")
+
+
+def prepare(
+    name: str,
+    to: Path,
+    source: Path | None = None,
+    lists: Path | None = None,
+    task: str | None = None,
+) -> str:
+    """Lay out a benchmark below the data root, unless that is done.
+
+    Files are hard links where the file system allows, else copies; those out of the hub's tables are written
+    with their original bytes.
+
+    Args:
+        name: key of `ftc.benchmarks.catalogue.BENCHMARKS`.
+        to: data root.
+        source: original folder or archive; None downloads from the hub.
+        lists: clone of the paper's released repository that holds the official lists; None draws our own.
+        task: of VTAB.
+
+    Returns:
+        One line that says what there is.
+
+    Raises:
+        InputError: anything missing or wrong; then nothing is left behind.
+    """
+    benchmark = find(name)
+    folder = benchmark.folder(to, task)
+    if lists is not None and not benchmark.lists:
+        raise InputError(f"--lists {lists}: {name} has no lists; leave it out")
+    if (folder / MANIFEST).is_file():
+        return _ready(folder, lists)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: is there but was not prepared; move it away and give it as --from")
+    if source is not None and not source.exists():
+        raise InputError(f"--from {source}: no such file or folder")
+    official = None if lists is None else official_lists(benchmark, lists)
+    if source is None:
+        source, origin = download(benchmark, task)
+    else:
+        origin = {"from": str(source.resolve())}
+    to.mkdir(parents=True, exist_ok=True)
+    # Beside the result, so that files can be linked and the result be renamed.
+    with tempfile.TemporaryDirectory(dir=to, prefix=f".{name}-") as temporary:
+        result = Path(temporary) / "result"
+        result.mkdir()
+        opened = source if source.is_dir() else extract(source, Path(temporary) / "archive")
+        try:
+            if benchmark.tasks:
+                content = _lay_out_tables(opened, result)
+            elif benchmark.lists:
+                content = _lay_out_images(benchmark, opened, result, official)
+            else:
+                content = _lay_out_wilds(opened, result)
+        except InputError as error:
+            # The archive says more than the folder that it is unpacked into.
+            raise InputError(str(error).replace(str(opened), str(source))) from error
+        manifest = {"benchmark": name, **({"task": task} if task else {}), "origin": origin, **content}
+        (result / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        folder.parent.mkdir(exist_ok=True)
+        result.rename(folder)
+    return _summary(folder, "prepared", manifest)
+
+
+def _ready(folder: Path, lists: Path | None) -> str:
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if lists is not None and manifest["lists"] != "official":
+        raise InputError(
+            f"{folder}: is ready with lists of our own; for the official ones move it away, then give it as "
+            f"--from together with --lists {lists}"
+        )
+    return _summary(folder, "is ready", manifest)
+
+
+def _summary(folder: Path, state: str, manifest: dict[str, Any]) -> str:
+    line = f"{folder}: {state}, {manifest['total']:,} images"
+    if manifest.get("lists") == "official":
+        return f"{line}, official lists"
+    if "lists" in manifest:
+        share = round(100 * BENCHMARKS[manifest["benchmark"]].train_share)
+        return (
+            f"{line}, lists of our own ({share}/{100 - share} of every class), not the official ones: give a "
+            "clone of the paper's released repository as --lists for those"
+        )
+    return line
+
+
+def _lay_out_images(
+    benchmark: Benchmark, source: Path, result: Path, official: Lists | None
+) -> dict[str, Any]:
+    """Images in class folders, and their lists."""
+    own_names, images = _images(benchmark, source)
+    if official is not None and not own_names:
+        raise InputError(
+            f"{source}: its images have no file names of their own, so official lists do not fit; give the "
+            f"original, from {benchmark.origin}, as --from"
+        )
+    files = []
+    for relative, content in images:
+        target = result / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            _place(content, target)
+        files.append(relative)
+    if not files:
+        raise InputError(f"{source}: no image in its class folders; images end in {', '.join(IMAGE_FILES)}")
+    if official is None:
+        lists = own_lists(benchmark, files)
+    else:
+        check_listed(benchmark, official, set(files))
+        lists = official
+    (result / LISTS).mkdir()
+    digests = {}
+    for list_name, lines in lists.items():
+        text = "".join(f"{path} {label}\n" for path, label in lines).encode()
+        (result / LISTS / list_name).write_bytes(text)
+        digests[list_name] = hashlib.sha256(text).hexdigest()
+    return {
+        "lists": "own" if official is None else "official",
+        "file_names": "original" if own_names else "numbered",
+        "total": len(files),
+        "images": _counts(files),
+        "sha256": digests,
+    }
+
+
+def _lay_out_tables(source: Path, result: Path) -> dict[str, Any]:
+    """Parquet files as they are."""
+    counts: Counter[str] = Counter()
+    (result / "data").mkdir()
+    for file in find_tables(source):
+        counts[file.stem.split("-")[0]] += open_table(file).metadata.num_rows
+        _place(file, result / "data" / file.name)
+    return {"total": sum(counts.values()), "images": dict(sorted(counts.items()))}
+
+
+def _lay_out_wilds(source: Path, result: Path) -> dict[str, Any]:
+    """iWildCam's tables and images as they are."""
+    root = next((f for f in _folders(source) if (f / "metadata.csv").is_file()), None)
+    if root is None:
+        raise InputError(f"{source}: no metadata.csv in it; give the folder iwildcam_v2.0 of WILDS")
+    rows = read_table(root / "metadata.csv", WILDS_COLUMNS)
+    names = {row["y"]: row["name"] for row in read_table(root / "categories.csv", ("y", "name"))}
+    folder = root / WILDS_IMAGES
+    present = {f.name for f in folder.iterdir()} if folder.is_dir() else set()
+    missing = [row["filename"] for row in rows if row["filename"] not in present]
+    if missing:
+        raise InputError(
+            f"{folder}: {missing[0]} is not there ({len(missing)} of {len(rows)} images of metadata.csv); "
+            "get the rest of the archive"
+        )
+    (result / WILDS_IMAGES).mkdir()
+    for name in ("metadata.csv", "categories.csv"):
+        _place(root / name, result / name)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        _place(folder / row["filename"], result / WILDS_IMAGES / row["filename"])
+        counts[row["split"]][names.get(row["y"], row["y"])] += 1
+    images = {split: dict(sorted(count.items())) for split, count in sorted(counts.items())}
+    return {"total": len(rows), "images": images}
+
+
+def _place(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)  # the hub's cache holds symbolic links
+    except FileExistsError:
+        raise InputError(f"{source}: a second file for {target.name}; leave one out") from None
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _folders(source: Path) -> Iterator[Path]:
+    """A folder and those up to two levels below: archives differ in what they wrap their content in."""
+    level = [source]
+    for _ in range(3):
+        yield from level
+        level = [f for parent in level for f in sorted(parent.iterdir()) if f.is_dir()]
+
+
+def _images(benchmark: Benchmark, source: Path) -> tuple[bool, Images]:
+    """A benchmark's images, and whether they have file names of their own."""
+    for root in _folders(source):
+        found = _class_folders(benchmark, root)
+        if found:
+            return True, _from_folders(found)
+    if benchmark.columns and any(source.rglob("*.parquet")):
+        return images_of_tables(benchmark, find_tables(source))
+    wanted = ", ".join(benchmark.domains) or "named by WordNet ids such as n01443537"
+    raise InputError(f"{source}: no folders {wanted}; give the original, from {benchmark.origin}, as --from")
+
+
+def _class_folders(benchmark: Benchmark, root: Path) -> list[tuple[str, Path]]:
+    """Class folders with their place in our layout, none if this is not the benchmark's root."""
+    inside = {spaceless(f.name): f for f in sorted(root.iterdir()) if f.is_dir()}
+    if not benchmark.domains:
+        return [(name, f) for name, f in sorted(inside.items()) if _WNID.fullmatch(name)]
+    if any(domain not in inside for domain in benchmark.domains):
+        return []
+    return [
+        (f"{domain}/{spaceless(f.name)}", f)
+        for domain in benchmark.domains
+        for f in sorted(inside[domain].iterdir())
+        if f.is_dir()
+    ]
+
+
+def _from_folders(folders: Iterable[tuple[str, Path]]) -> Images:
+    for place, folder in folders:
+        for file in sorted(folder.iterdir()):
+            if file.name.lower().endswith(IMAGE_FILES) and not file.name.startswith("."):
+                yield f"{place}/{file.name}", file
+
+
+def _counts(files: Iterable[str]) -> dict[str, Any]:
+    """Images by domain and class, or by class."""
+    counts: dict[str, Any] = {}
+    for file in sorted(files):
+        *domains, name, _ = file.split("/")
+        inner = counts
+        for domain in domains:
+            inner = inner.setdefault(domain, {})
+        inner[name] = inner.get(name, 0) + 1
+    return counts

@@ -1,0 +1,37 @@
+"""Weights on the way from the source to the fine-tuned model, for calibrators that are fitted on those."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+class WeightPath(ABC):
+    """A way from the source model's weights (α = 0) to the fine-tuned model's (α = 1).
+
+    Whoever runs the calibrator makes the model at α, evaluates it, and hands its evidence to the calibrator.
+
+    Attributes:
+        alpha: the α to take; None lets `choose` decide.
+        candidates: the α that `choose` compares, beside 0 and 1.
+    """
+
+    alpha: float | None = None
+    candidates: tuple[float, ...] = ()
+
+    @abstractmethod
+    def at(
+        self, source: Mapping[str, Tensor], fine_tuned: Mapping[str, Tensor], alpha: float
+    ) -> dict[str, Tensor]:
+        """The state dict at α; both ends have the same names and shapes."""
+
+    @abstractmethod
+    def choose(self, hits: Mapping[float, Tensor]) -> float:
+        """α by what held-out seen samples say.
+
+        Args:
+            hits: by α, 0 and 1 among them: argmax_F z = y of held-out seen samples, bool (N,); empty where a
+                logit is not finite.
+        """

@@ -1,0 +1,52 @@
+"""Errors as one line each."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import time
+from typing import NoReturn
+
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+# Seconds that the other processes of a host give the first to say what is wrong.
+_TURN = 5.0
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line a problem on stderr and exit with status 2.
+
+    Of several processes of a host the first speaks for all: it ends the others, or torchrun does.
+    """
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        time.sleep(_TURN)
+    for line in message.splitlines():
+        print(f"ftc: error: {line}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error of Hydra or OmegaConf: key, value, choices."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={choice}: no such choice; choose from {', '.join(error.options)}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+            key = str(cause.full_key or cause.key)
+            names = sorted(str(name) for name in cause.parent_node)
+            if str(cause.key) not in names:
+                near = difflib.get_close_matches(str(cause.key), names, n=1)
+                hint = f" did you mean {near[0]}?" if near else ""
+                mend = f"choose from {', '.join(names)}" if names else "add it with a leading +"
+                return f"{_override_of(key)}: no such key;{hint} {mend}"
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).split())
+
+
+def _override_of(key: str) -> str:
+    """The command-line argument that set a key, or the key itself."""
+    return next((a for a in sys.argv[1:] if a.lstrip("+~").partition("=")[0].startswith(key)), key)

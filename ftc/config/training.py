@@ -1,0 +1,86 @@
+"""How models are trained: optimiser, schedule, source model, trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from ftc.config.node import Node
+from ftc.errors import InputError
+
+
+class OptimizerConfig(Node):
+    name: str
+    lr: PositiveFloat
+    backbone_lr_scale: NonNegativeFloat
+    weight_decay: NonNegativeFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    kwargs: dict[str, Any]
+
+
+class SchedulerConfig(Node):
+    name: str
+    warmup_iterations: NonNegativeInt
+    min_lr: NonNegativeFloat
+    kwargs: dict[str, Any]
+
+
+class SourceConfig(Node):
+    checkpoint: str | None
+    strict: bool
+    seed: NonNegativeInt
+    max_epochs: PositiveInt
+    iterations_per_epoch: PositiveInt | None
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+
+    @model_validator(mode="after")
+    def _checkpoint_exists(self) -> SourceConfig:
+        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+            raise InputError(f"source.checkpoint={self.checkpoint}: no such file")
+        return self
+
+
+class TrainerConfig(Node):
+    # Lightning's Trainer has many more arguments; it checks those itself.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    accelerator: str
+    devices: int | str | list[int]
+    num_nodes: PositiveInt
+    strategy: str
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    max_epochs: PositiveInt
+    accumulate_grad_batches: PositiveInt
+    gradient_clip_val: PositiveFloat | None
+    deterministic: bool | Literal["warn"]
+
+    @model_validator(mode="after")
+    def _validates_at_the_end(self) -> TrainerConfig:
+        every = (self.model_extra or {}).get("check_val_every_n_epoch")
+        if isinstance(every, int) and (every < 1 or self.max_epochs % every):
+            raise InputError(
+                f"trainer.check_val_every_n_epoch={every}: γ is fitted at validations, so the last of "
+                f"trainer.max_epochs={self.max_epochs} needs one; choose a divisor"
+            )
+        return self
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one process does the training, as far as the configuration can tell."""
+        one = self.devices in (1, "1") or (isinstance(self.devices, list) and len(self.devices) == 1)
+        return one and self.num_nodes == 1
+
+
+# Where training happens: what is cached does not depend on it.
+PLACE = {"accelerator", "devices", "num_nodes", "strategy"}

@@ -1,0 +1,94 @@
+"""What is kept of images between runs: an index, and the work of many processes on it."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+from torch.utils.data import DataLoader, Dataset
+
+from ftc.errors import InputError
+
+T = TypeVar("T")
+
+
+R = TypeVar("R")
+
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS verdict (stamp TEXT PRIMARY KEY, digest TEXT, fault TEXT);
+CREATE TABLE IF NOT EXISTS image (
+  form TEXT, content TEXT, shard TEXT, offset INTEGER, height INTEGER, width INTEGER, channels INTEGER,
+  PRIMARY KEY (form, content)
+);
+"""
+
+
+def digest(content: bytes) -> str:
+    """Stands for a content: 128 bits of BLAKE2b, hexadecimal."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The index of a cache folder: verdicts, and where decoded images lie.
+
+    Raises:
+        InputError: a folder that cannot be written to, or a file that is no index.
+    """
+    path = folder / "index.sqlite"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        index = sqlite3.connect(path, timeout=60)
+        try:
+            index.executescript(_TABLES)
+            yield index
+        finally:
+            index.close()
+    except (sqlite3.Error, FileExistsError, PermissionError) as error:
+        raise InputError(f"{path}: {error}; remove it, or name another folder as cache_dir") from error
+
+
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Items in lists of that many, the last one shorter."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def in_parallel(
+    title: str, function: Callable[[T], R], tasks: Sequence[T], num_workers: int = 0
+) -> Iterator[R]:
+    """Results of a function, in order, from so many processes, under a progress bar."""
+    if not tasks:
+        return
+    loader = DataLoader(
+        _Tasks(function, tasks),
+        batch_size=None,
+        collate_fn=as_is,
+        num_workers=min(num_workers, len(tasks)),
+    )
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(loader, total=len(tasks), description=title)
+
+
+class _Tasks(Dataset[Any]):
+    def __init__(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> None:
+        self.function = function
+        self.tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.function(self.tasks[index])
+
+
+def as_is(batch: T) -> T:
+    """What a loader's dataset gives, untouched."""
+    return batch

@@ -1,0 +1,58 @@
+"""The weights to deploy, with a calibrator's γ inside, from what a run keeps in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ftc.calibrators import Calibrator
+from ftc.models import fold_gamma, load_metadata, load_tensors, save_weights
+from ftc.results import RunRecord
+
+# Weights under the names of the plain timm model, in a run folder.
+SOURCE_WEIGHTS = "source.safetensors"
+FINE_TUNED_WEIGHTS = "fine_tuned.safetensors"
+CALIBRATED_WEIGHTS = "checkpoints/calibrated.safetensors"
+
+
+def bundle(
+    folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The model that a calibrator leads to, as weights that nobody needs ftc for.
+
+    Args:
+        folder: of the run, with the weights of its source and its fine-tuned model.
+        record: of the run.
+        name: the calibrator's, in the record.
+        calibrator: says which weights its γ is for.
+
+    Returns:
+        Weights under the names of the plain timm model, γ in the head's bias, and what they are: ``model``,
+        ``head``, ``class_names``, ``partition``, ``calibrator``, ``gamma`` and, where weights were moved,
+        ``alpha``.
+
+    Raises:
+        InputError: a file of weights that is not there, or a head without a bias.
+    """
+    stage = record.stages.calibrated[name]
+    weights = load_tensors(folder / FINE_TUNED_WEIGHTS)
+    metadata = load_metadata(folder / FINE_TUNED_WEIGHTS)
+    metadata |= {
+        "partition": record.partition.model_dump(mode="json"),
+        "calibrator": name,
+        "gamma": stage.gamma,
+    }
+    if calibrator.weights is not None:
+        metadata["alpha"] = alpha = stage.details["alpha"]
+        weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
+    partition = record.partition.partition()
+    return fold_gamma(weights, f"{metadata['head']}.bias", partition, stage.gamma), metadata
+
+
+def write_bundle(folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any]) -> Path:
+    """Write `bundle` as ``checkpoints/calibrated.safetensors``; the file."""
+    path = folder / CALIBRATED_WEIGHTS
+    save_weights(path, *bundle(folder, record, name, calibrator))
+    return path

@@ -1,0 +1,149 @@
+"""Weights of our own: safetensors, named as in the plain timm model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ftc.errors import InputError
+from ftc.files import remove_parts, written_whole
+from ftc.models.classifier import Classifier
+from ftc.partition import ClassPartition
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Write weights as safetensors, whole or not at all.
+
+    Args:
+        path: the file.
+        state: tensors by name.
+        metadata: what they are; values that are no text become JSON.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in (metadata or {}).items()}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, texts)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InputError: no such file, or no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: no safetensors file: {str(error).splitlines()[0]}") from error
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """What a safetensors file says about its tensors; JSON is parsed."""
+    with safe_open(path, "pt") as file:
+        texts = file.metadata() or {}
+    return {name: _parsed(text) for name, text in texts.items()}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def load_weights(path: Path, classifier: Classifier) -> None:
+    """Load weights written by `save_weights` into a classifier.
+
+    Raises:
+        InputError: no such file, no safetensors file, or weights of another architecture.
+    """
+    try:
+        classifier.load_timm_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: not weights of this model: {str(error).splitlines()[0]}") from error
+
+
+def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict on the CPU that no training changes."""
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+
+@contextmanager
+def other_weights(classifier: Classifier, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give a classifier other weights inside the block, and its own back when the block ends.
+
+    Nothing is given back after an error, which ends the run: under FSDP that would wait for processes that
+    have stopped.
+
+    Args:
+        classifier: changed in place.
+        state: named as in the plain timm model.
+    """
+    own = copied(classifier.timm_state_dict())
+    classifier.load_timm_state_dict(dict(state))
+    yield
+    classifier.load_timm_state_dict(own)
+
+
+def fold_gamma(
+    state: Mapping[str, Tensor], bias: str, partition: ClassPartition, gamma: float
+) -> dict[str, Tensor]:
+    """A state dict with γ added to the head's bias of every absent class.
+
+    What loads it predicts as the calibrated model does. A head needs a bias to carry γ.
+
+    Args:
+        state: the model's weights.
+        bias: name of the head's bias among them.
+        partition: seen, absent and other columns.
+        gamma: in logits.
+
+    Raises:
+        InputError: the head has no bias.
+    """
+    state = {name: value.clone() for name, value in state.items()}
+    if bias not in state:
+        raise InputError("the head has no bias to fold γ into; choose a model whose head has one")
+    absent = torch.tensor(partition.absent, dtype=torch.int64, device=state[bias].device)
+    state[bias][absent] += gamma
+    return state
+
+
+def cached_tensors(
+    identity: Mapping[str, Any], cache: Path, compute: Callable[[Path], Mapping[str, Tensor]]
+) -> tuple[Path, bool]:
+    """Tensors computed once and kept: the file that holds them, computed only where no run has done so.
+
+    Jobs that want the same file at once wait for the one that computes it.
+
+    Args:
+        identity: everything that shaped the tensors, JSON types; its hash names the file.
+        cache: folder of such files.
+        compute: makes the tensors. It is handed the place of a checkpoint to go on from where it was
+            interrupted before, which is removed once the tensors are there.
+
+    Returns:
+        The file, and whether it was computed just now.
+    """
+    content = json.dumps(identity, sort_keys=True)
+    path = cache / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        fresh, checkpoint = not path.is_file(), path.with_suffix(".ckpt")
+        if fresh:
+            remove_parts(cache, path.stem)
+            save_weights(path, compute(checkpoint), {"identity": content})
+        checkpoint.unlink(missing_ok=True)
+    return path, fresh

@@ -1,0 +1,80 @@
+"""Calibrators that move weights: the model with moved weights is evaluated as one of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from ftc.assembly.components import build_callback
+from ftc.calibrators import WeightPath
+from ftc.callbacks import CalibrationCallback, PredictionRecorder
+from ftc.errors import InputError
+from ftc.evaluation.summary import calibrated_record
+from ftc.functional import seen_statistics
+from ftc.models import copied, load_tensors, other_weights
+from ftc.runs.parts import Parts
+
+
+def evaluate_moved_weights(
+    parts: Parts, module: LightningModule, run: CalibrationCallback, name: str, source_weights: Path
+) -> dict[str, Any]:
+    """Choose the weights of a calibrator, evaluate their model, and fit the calibrator on it.
+
+    Args:
+        parts: the classifier has the fine-tuned model's weights, before and afterwards.
+        module: evaluates the classifier.
+        run: what was observed of the source and the fine-tuned model.
+        name: of the calibrator.
+        source_weights: the source model's.
+
+    Returns:
+        ``record``, the row of the table, and ``held_out``, statistics of held-out seen samples under the
+        model with moved weights, or None; plain types and tensors.
+    """
+    calibrator = parts.calibrators[name]
+    path = calibrator.weights
+    assert path is not None
+    source, fine_tuned = load_tensors(source_weights), copied(parts.classifier.timm_state_dict())
+    alpha = path.alpha
+    if alpha is None:
+        alpha = path.choose(_held_out_hits(parts, module, run, path, (source, fine_tuned)))
+    with other_weights(parts.classifier, path.at(source, fine_tuned, alpha)):
+        callback = build_callback(parts.config, parts.data, {name: calibrator}, source=run.source)
+        trainer = parts.trainers.quiet(callback)
+        trainer.validate(module, parts.data, verbose=False)
+        trainer.test(module, parts.data, verbose=False)
+    assert callback.evaluation is not None
+    record = calibrated_record(callback.evaluation.calibrated[name]).model_dump()
+    record["details"] = {**record.get("details", {}), "alpha": alpha}
+    held_out = callback.observed.seen.get("held_out")
+    return {"record": record, "held_out": None if held_out is None else asdict(held_out)}
+
+
+def _held_out_hits(
+    parts: Parts,
+    module: LightningModule,
+    run: CalibrationCallback,
+    path: WeightPath,
+    ends: tuple[dict[str, Tensor], dict[str, Tensor]],
+) -> dict[float, Tensor]:
+    """By α: which held-out seen samples are right inside their group; none where logits overflow."""
+    before, after = run.source.seen.get("held_out"), run.observed.seen.get("held_out")
+    if before is None or after is None:
+        raise InputError(
+            "interpolated wants labelled seen images held out of fine-tuning; data.readers.val has none of "
+            "seen classes"
+        )
+    recorder = PredictionRecorder(("val",))
+    trainer = parts.trainers.quiet(recorder)
+    hits = {0.0: before.hit, 1.0: after.hit}
+    for alpha in path.candidates:
+        with other_weights(parts.classifier, path.at(*ends, alpha)):
+            trainer.validate(module, parts.data.held_out_dataloader(), verbose=False)
+        logits, target = (recorder.latest["val"][field] for field in ("logits", "target"))
+        finite = bool(logits.isfinite().all())
+        hits[alpha] = seen_statistics(logits, target, parts.partition).hit if finite else target[:0]
+    return hits

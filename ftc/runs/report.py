@@ -1,0 +1,122 @@
+"""The last stage of a run: what its stages gave becomes its record, its files, and the model to deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ftc.evaluation.objectives import oracle_scores, seen_only_scores
+from ftc.export.bundle import write_bundle
+from ftc.functional import SeenStatistics
+from ftc.metrics import FeatureDrift
+from ftc.models import copied
+from ftc.partition import ClassPartition
+from ftc.results import RunRecord, StageRecord, nullable, versions
+from ftc.results import Stages as StageRecords
+from ftc.runs.folder import Predictions
+from ftc.runs.processes import leads
+from ftc.runs.stages import Stages
+from ftc.runs.training import Training
+
+Result = Mapping[str, Any]
+
+
+def report(
+    training: Training,
+    stages: Stages,
+    source_weights: Path,
+    before: Result,
+    after: Result,
+    moved: Mapping[str, Result],
+) -> RunRecord:
+    """Write everything a finished run keeps, ``results.json`` last.
+
+    Args:
+        training: of the run; its classifier has the fine-tuned model's weights.
+        stages: with their folder and their times.
+        source_weights: the source model's.
+        before, after: results of `Training.evaluate_source` and `Training.test`.
+        moved: results of `evaluate_moved_weights`, by calibrator.
+    """
+    parts, folder, callback = training.parts, stages.folder, training.callback
+    with stages.timed("report"):
+        predictions = {"source": before["predictions"], "fine_tuned": after["predictions"]}
+        records = _stage_records(before, after, moved, list(parts.calibrators))
+        deployed = parts.config.calibration.deployed
+        record = RunRecord(
+            experiment=parts.config.name,
+            method=training.module.method.title,
+            seed=parts.config.seed,
+            partition=parts.partition.record(),
+            versions=versions(),
+            timing={},
+            num_samples=after["num_samples"],
+            deployed=deployed,
+            feature_drift=_feature_drift(predictions, parts.partition),
+            selection=_selection(training, records, after["predictions"], moved),
+            stages=records,
+        )
+        # Sharded weights are gathered, which all processes take part in.
+        weights = copied(parts.classifier.timm_state_dict())
+        if leads():
+            folder.keep_source(source_weights)
+            folder.keep_fine_tuned(
+                weights,
+                {
+                    "model": parts.config.model.model_dump(),
+                    "head": parts.classifier.head_name,
+                    "class_names": parts.images.class_names,
+                },
+            )
+            write_bundle(folder.path, record, deployed, parts.calibrators[deployed])
+            folder.keep_predictions(predictions, record)
+            folder.keep_epochs(callback.history, record)
+    record = record.model_copy(update={"timing": stages.timing})
+    if leads():
+        folder.finish(record)
+    return record
+
+
+def _stage_records(
+    before: Result, after: Result, moved: Mapping[str, Result], order: list[str]
+) -> StageRecords:
+    """The rows of the table: calibrators in the order of ``calibration.use``, oracles last."""
+    results = {**after["calibrated"], **{name: result["record"] for name, result in moved.items()}}
+    names = sorted(results, key=lambda name: order.index(name) if name in order else len(order))
+    return StageRecords(
+        source=StageRecord(**before["model"]),
+        fine_tuned=StageRecord(**after["model"]),
+        calibrated={name: StageRecord(**results[name]) for name in names},
+    )
+
+
+def _selection(
+    training: Training, records: StageRecords, predictions: Predictions, moved: Mapping[str, Result]
+) -> dict[str, float | None]:
+    """The numbers that hyper-parameters may be chosen by."""
+    parts, callback = training.parts, training.callback
+    name = parts.config.calibration.deployed
+    if name in moved:
+        kept = moved[name]["held_out"]
+        seen = None if kept is None else SeenStatistics(**kept)
+    else:
+        seen = callback.observed.seen.get("held_out")
+    stage = records.calibrated.get(name)
+    val = predictions.get("val") if parts.config.data.held_out else None
+    scores = seen_only_scores(
+        parts.partition,
+        None if val is None else (val["logits"], val["target"]),
+        (seen, stage.gamma) if seen and stage and stage.lane == "seen_only" else None,
+        callback.folds.values(),
+    )
+    return {**nullable(scores), **oracle_scores(records.fine_tuned, records.calibrated)}
+
+
+def _feature_drift(
+    predictions: Mapping[str, Predictions], partition: ClassPartition
+) -> dict[str, float | None]:
+    drift = FeatureDrift(partition)
+    source, fine_tuned = predictions["source"]["test"], predictions["fine_tuned"]["test"]
+    drift.update(fine_tuned["features"], source["features"], fine_tuned["target"])
+    return nullable(drift.compute())

@@ -1,0 +1,89 @@
+"""Epoch −1, fine-tuning and test: the stages of a run that share one trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+
+from ftc.assembly.components import build_method, build_module
+from ftc.assembly.trainers import averaging_callbacks, training_callbacks
+from ftc.callbacks import CalibrationCallback, PredictionRecorder, fit
+from ftc.evaluation.summary import calibrated_record, fine_tuned_record
+from ftc.finetune import FineTuneModule
+from ftc.runs.parts import Parts
+from ftc.runs.stages import Stages
+
+
+@frozen(eq=False)
+class Training:
+    """One training by one method, and the evaluations before and after it.
+
+    Attributes:
+        parts: of the run.
+        module: trains the classifier by the method.
+        trainer: the run's own.
+        callback: evaluates the model and fits the calibrators.
+        recorder: keeps the outputs of the latest evaluation.
+    """
+
+    parts: Parts
+    module: FineTuneModule
+    trainer: Trainer
+    callback: CalibrationCallback
+    recorder: PredictionRecorder
+
+    def evaluate_source(self) -> dict[str, Any]:
+        """Epoch −1: the source model on validation and test data, and what the callback has learnt."""
+        config = self.parts.config
+        seed_everything(config.seed, workers=True, verbose=False)
+        self.trainer.validate(self.module, self.parts.data, verbose=False)
+        origin = "source domain" if config.trains_source else "pre-training"
+        return {**self._tested(origin), "calibration": self.callback.state_dict()}
+
+    def fine_tune(self, stages: Stages) -> None:
+        """Fine-tune the source model, or go on with an interrupted training of it."""
+        parts, method = self.parts, self.module.method
+        method.prepare(parts.classifier, parts.partition)
+        seed_everything(parts.config.seed, workers=True, verbose=False)
+        checkpointing = fit(self.trainer, self.module, parts.data)
+        method.finish(parts.classifier)
+        stages.timing["fine_tune"] = checkpointing.seconds
+
+    def test(self) -> dict[str, Any]:
+        """The fine-tuned model on the test data."""
+        if not self.recorder.latest:
+            # The run was interrupted between its last validation and here.
+            trainer = self.parts.trainers.quiet(self.recorder)
+            trainer.validate(self.module, self.parts.data, verbose=False)
+        return self._tested("seen train")
+
+    def _tested(self, origin: str) -> dict[str, Any]:
+        self.trainer.test(self.module, self.parts.data, verbose=False)
+        evaluation = self.callback.evaluation
+        assert evaluation is not None
+        return {
+            "model": fine_tuned_record(evaluation, (origin,)).model_dump(),
+            "calibrated": {n: calibrated_record(r).model_dump() for n, r in evaluation.calibrated.items()},
+            "num_samples": evaluation.num_samples,
+            "predictions": dict(self.recorder.latest),
+        }
+
+
+def build_training(
+    parts: Parts, callback: CalibrationCallback, loggers: list[Logger], stages: Stages
+) -> Training:
+    """Module, trainer and callbacks of the run's own training."""
+    config, folder = parts.config, stages.folder
+    module = build_module(parts.classifier, config.optimizer, config.scheduler, build_method(config))
+    recorder = PredictionRecorder(parts.data.validation_roles)
+    callbacks = [
+        *training_callbacks(config, config.seed, folder.checkpoint),
+        callback,
+        recorder,
+        *averaging_callbacks(config),
+    ]
+    trainer = parts.trainers.whole(callbacks, loggers, folder.path)
+    return Training(parts, module, trainer, callback, recorder)

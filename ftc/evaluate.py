@@ -1,4 +1,4 @@
-"""``python -m ftc.evaluate``: a checkpoint on seen and absent classes, without training."""
+"""``python -m ftc.evaluate``: evaluate a checkpoint on seen and absent classes, without training."""
 
 from __future__ import annotations
 

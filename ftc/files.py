@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files that are written whole or not at all, and digests of content."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def written_whole(path: Path | str) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path, stem: str = "") -> None:
-    """Remove what killed processes left behind while they wrote into a folder or below it.
+    """Remove temporary files that killed processes left in a folder or below it.
 
-    Only where nobody else writes meanwhile: who holds the folder's lock, or that of the files of this stem.
+    Call it only while nobody else writes there: with the lock of the folder, or of the files of this stem.
     """
     for part in folder.rglob(f"{_PART}{stem}*"):
         part.unlink(missing_ok=True)
@@ -51,7 +51,7 @@ def digest(content: Any) -> str:
 
 
 def file_digest(path: str | None) -> str | None:
-    """The SHA-256 of a file's content."""
+    """The SHA-256 of a file's content; None without a path."""
     if path is None:
         return None
     whole = hashlib.sha256()

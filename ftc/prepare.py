@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: prints one line of what there is now, or one of what is wrong and exits with 2."""
+    """Run the command line: print one line on the result, or print one on what is wrong and exit with 2."""
     parser = _Parser(
         prog="python -m ftc.prepare",
         description="Lay out a benchmark's images and lists on disk, whole or not at all.",
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, default=Path("data"), help="data root (default: data)")
     parser.add_argument(
         "--from",
-        dest="source",
+        dest="original",
         type=Path,
-        help="the original: a folder or archive that you have; by default the Hugging Face hub",
+        help="folder or archive of the original; by default it is downloaded from the Hugging Face hub",
     )
     parser.add_argument(
         "--lists",
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "are drawn: 70/30 of every class for office_home, 80/20 for imagenet_r and imagenet_sketch",
     )
     tasks = ", ".join(BENCHMARKS["vtab"].tasks)
-    parser.add_argument("--task", help=f"of vtab: {tasks}")
+    parser.add_argument("--task", help=f"task of vtab: {tasks}")
     given = parser.parse_args(arguments)
     try:
-        print(prepare(given.benchmark, given.to, given.source, given.lists, given.task))
+        print(prepare(given.benchmark, given.to, given.original, given.lists, given.task))
     except (InputError, OSError) as error:
         fail(str(error))
 

@@ -36,7 +36,7 @@ METRICS = {
 }
 CURVE_FIELDS = ("gamma", "acc_seen", "acc_absent", "acc_all")
 
-# What hyper-parameters may be chosen by: seen-only numbers, and bounds that say so.
+# Numbers that hyper-parameters may be chosen by: seen-only ones, and bounds that are named oracle.
 OBJECTIVES = (
     "pseudo_ausuc",
     "held_out_acc_seen_within",
@@ -46,7 +46,7 @@ OBJECTIVES = (
 )
 
 Lane = Literal["seen_only", "unlabelled", "oracle"]
-# In the order of tables, with their titles. Calibrators of two lanes never stand in one table.
+# Lanes in the order of their tables, with titles. No table compares seen-only with unlabelled calibrators.
 LANES: dict[Lane, str] = {
     "seen_only": "calibrated on labelled seen target images",
     "unlabelled": "calibrated with unlabelled target images",
@@ -59,16 +59,16 @@ _MAIN_METRICS = (*_MOVED_BY_GAMMA, "ausuc", "ncm_acc_all", "ncm_acc_absent")
 
 
 class StageRecord(BaseModel):
-    """What a stage of a run resulted in: a model with one γ, evaluated on the test split; a row of the table.
+    """The result of a stage: a model with one γ, evaluated on the test split; a row of the table.
 
-    In the file metrics stand beside the other fields, and empty fields are left out.
+    In the file, metrics stand beside the other fields, and empty fields are left out.
 
     Attributes:
-        gamma: in logits.
-        uses: the data it was made with.
+        gamma: γ in logits.
+        uses: the data that it was made with, in words.
         title: a calibrator's name in print; empty for models, and in records that older versions wrote.
-        lane: of a calibrator; None for a model at γ = 0.
-        details: what else a calibrator estimated, by name.
+        lane: lane of a calibrator; None for a model at γ = 0.
+        details: further numbers that a calibrator estimated, by name.
         intervals: bootstrap intervals, (low, high), of metrics and of ``gamma``; empty unless asked for.
         curve: ``gamma``, ``acc_seen``, ``acc_absent``, ``acc_all``; None for calibrated stages.
     """
@@ -95,13 +95,13 @@ class StageRecord(BaseModel):
         return {name: v for name, v in serialise(self).items() if v or name not in optional}
 
 
-class Stages(BaseModel):
-    """What the stages of a run resulted in.
+class StageRecords(BaseModel):
+    """The results of a run's stages.
 
     Attributes:
         source: the source model, or None where it was not evaluated.
         fine_tuned: the fine-tuned model at γ = 0.
-        calibrated: by calibrator; ``oracle`` is a bound, not a calibrator.
+        calibrated: one record for each calibrator, by name; ``oracle`` is a bound, not a calibrator.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -112,24 +112,24 @@ class Stages(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """A finished run.
+    """The record of a finished run.
 
     Attributes:
-        schema_version: of the file, where it is called ``schema``.
-        experiment: its name.
-        method: title of the way it was fine-tuned; None where nothing was trained, or for older records.
-        seed: of fine-tuning; None where there was none.
+        schema_version: version of the file's schema, which the file calls ``schema``.
+        experiment: name of the experiment.
+        method: title of the method of fine-tuning; None where nothing was trained, or for older records.
+        seed: seed of fine-tuning; None where there was none.
         partition: seen, absent and other columns.
-        versions: of Python, ftc and the libraries that shape numbers.
-        timing: seconds a stage; the only part that differs between two equal runs on one machine.
-        num_samples: evaluated samples by group.
+        versions: versions of Python, ftc and the libraries that shape numbers.
+        timing: seconds by stage; the only part that differs between two equal runs on one machine.
+        num_samples: number of evaluated samples by group.
         deployed: the calibrator whose γ is folded into ``checkpoints/calibrated.safetensors``; None where
             there is no model to deploy.
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
         checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
             for a run that trained them.
-        selection: what hyper-parameters may be chosen by, of `OBJECTIVES` those that apply.
-        stages: models and their numbers.
+        selection: numbers that hyper-parameters may be chosen by, those of `OBJECTIVES` that apply.
+        stages: results of the stages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -146,10 +146,10 @@ class RunRecord(BaseModel):
     feature_drift: dict[str, float | None] = Field(default_factory=dict)
     checkpoint: str | None = None
     selection: dict[str, float | None] = Field(default_factory=dict)
-    stages: Stages
+    stages: StageRecords
 
     def write(self, folder: Path) -> Path:
-        """Write ``results.json``, whole."""
+        """Write ``results.json``, whole or not at all."""
         path = folder / FILE_NAME
         content = self.model_dump(mode="json", by_alias=True)
         with written_whole(path) as temporary:
@@ -188,7 +188,7 @@ class RunRecord(BaseModel):
         return [*source, ("fine_tuned", self.stages.fine_tuned), *calibrated]
 
     def scalars(self) -> dict[str, Any]:
-        """The main numbers of every stage as ``stage/name``, ``selection/name`` too, for a sweep's table."""
+        """Scalars of a sweep's table: the main ones of each stage as ``stage/name``; ``selection/name``."""
         result: dict[str, Any] = {f"selection/{name}": value for name, value in self.selection.items()}
         for stage, values in self.rows():
             names = _MAIN_METRICS if values.lane is None else _MOVED_BY_GAMMA

@@ -1,1 +1,1 @@
-"""From the checked configuration to objects: data, model, calibrators, loggers, trainers."""
+"""Build objects from the checked configuration: data, model, calibrators, loggers, trainers."""

@@ -1,4 +1,4 @@
-"""Model, data, method, calibrators and callback, from the configuration."""
+"""Build model, data, method, calibrators and callback from the configuration."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from ftc.partition import ClassPartition
 
 
 def build_classifier(config: TrainConfig, class_names: Sequence[str], pretrained: bool = True) -> Classifier:
-    """The backbone with a head of one column a class.
+    """Build the backbone with a head of one column per class.
 
     Args:
-        config: of the job.
-        class_names: one a column; CLIP's head is made from them.
+        config: the job's configuration.
+        class_names: one per column; CLIP's head is made from them.
         pretrained: False where a checkpoint is loaded over the model's own weights.
 
     Raises:
-        InputError: no such model, weights that cannot be had, or a pre-trained head of another width that no
-            source images would train.
+        InputError: an unknown model, weights that cannot be loaded, or a pre-trained head of another width
+            without source images to train it on.
     """
-    # The source's seed: initial weights are part of what the cache of source models stands for.
+    # The source stage's seed: it identifies the initial weights in the cache of source models.
     seed_everything(config.source.seed, workers=True, verbose=False)
     model = config.model
     pretrained = pretrained and config.source.checkpoint is None
@@ -67,7 +67,7 @@ def _create(
 def build_datamodule(
     config: TrainConfig, images: Images, classifier: Classifier, partition: ClassPartition, seed: int
 ) -> PartitionedDataModule:
-    """The target domain's data module."""
+    """Build the target domain's data module."""
     data = config.data
     train = images.readers["train"]
     assert train is not None
@@ -87,7 +87,7 @@ def build_datamodule(
 def build_source_datamodule(
     config: TrainConfig, images: Images, classifier: Classifier
 ) -> PartitionedDataModule:
-    """The source domain's data module: all of its classes are trained on."""
+    """Build the source domain's data module, which trains on all of its classes."""
     reader = images.readers["source"]
     assert reader is not None
     return PartitionedDataModule(
@@ -117,10 +117,10 @@ def _loading(config: TrainConfig, seed: int, iterations: int | None) -> Loading:
 
 
 def build_method(config: TrainConfig) -> Method:
-    """A new object of the method, for one training.
+    """Build a new method object, for one training.
 
     Raises:
-        InputError: a target that is no method, or does not take its arguments.
+        InputError: the target is no method, or does not take its arguments.
     """
     method = make("method", config.method)
     if not isinstance(method, Method):
@@ -138,16 +138,16 @@ def build_module(
     method: Method | None = None,
     hidden: Sequence[int] = (),
 ) -> FineTuneModule:
-    """The module that trains a classifier.
+    """Build the module that trains a classifier.
 
     Args:
-        classifier: what is trained.
+        classifier: the model to train.
         optimizer, scheduler: their configuration.
-        method: the way to train; by default `Full`.
-        hidden: head columns that the training must not know.
+        method: the way to fine-tune; by default `Full`.
+        hidden: head columns that are masked out of the loss.
 
     Raises:
-        InputError: an optimiser or schedule that timm does not have, before any training.
+        InputError: timm does not have the optimiser or the schedule.
     """
     module = FineTuneModule(
         classifier,
@@ -162,26 +162,27 @@ def build_module(
 
 
 def build_measures(config: CalibratorsConfig) -> Measures:
-    """How evaluations are reported."""
+    """Build the settings of reports: top-k, average and bootstrap."""
     bootstrap = Bootstrap(**config.bootstrap.model_dump()) if config.bootstrap.replicates else None
     return Measures(tuple(config.top_k), config.average, bootstrap)
 
 
 def instantiate_calibrators(config: CalibratorsConfig) -> dict[str, Calibrator[Any]]:
-    """Those of ``calibration.use``.
+    """Build the calibrators of ``calibration.use``, by name.
 
     Raises:
-        InputError: one that cannot be built.
+        InputError: a calibrator cannot be built.
     """
     nodes = config.calibrators
     return {name: make(f"calibration.calibrators.{name}", nodes[name]) for name in config.use}
 
 
 def build_calibrators(config: TrainConfig) -> dict[str, Calibrator[Any]]:
-    """Those of ``calibration.use``, as far as they fit the data and each other.
+    """Build the calibrators of ``calibration.use`` and check them against data, objective and default.
 
     Raises:
-        InputError: one that cannot be built, or wants data that are not there.
+        InputError: a calibrator cannot be built or lacks data, does not give the objective, or is an oracle
+            and yet the default.
     """
     built = instantiate_calibrators(config.calibration)
     use, readers = config.calibration.use, config.data.readers
@@ -221,14 +222,14 @@ def build_callback(
     folds: Mapping[FoldPlan, FoldEvidence] | None = None,
     source: Observed | None = None,
 ) -> CalibrationCallback:
-    """The callback that evaluates the model and fits the calibrators.
+    """Build the callback that evaluates the model and fits the calibrators.
 
     Args:
-        config: of the job.
-        data: the target domain's.
-        calibrators: by name.
-        folds: of pseudo cross-validation, by plan.
-        source: the calibration data under the source model, where it was evaluated before.
+        config: the job's configuration.
+        data: the target domain's data module.
+        calibrators: the calibrators to fit, by name.
+        folds: evidence of pseudo cross-validation, by plan.
+        source: the calibration data under the source model, if it was evaluated before.
     """
     return CalibrationCallback(
         data.partition,
@@ -236,7 +237,7 @@ def build_callback(
         loaders=data.validation_roles,
         head="classifier.head",
         measures=build_measures(config.calibration),
-        # Held-out training images are of seen classes only: no pool.
+        # Held-out training images are of seen classes only, so they are no pool.
         pool_from_val=config.data.readers.val is not None,
         folds=folds,
         source=source,

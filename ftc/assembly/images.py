@@ -1,4 +1,4 @@
-"""Every image of a run, labelled by head column."""
+"""The images of a run, labelled by head column."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Images:
     """Every image of a run, labelled by head column and known to be readable.
 
     Attributes:
-        readers: ``source``, ``train``, ``val``, ``test``, ``pool``; None where there is none.
-        class_names: one a head column.
+        readers: the readers ``source``, ``train``, ``val``, ``test`` and ``pool``; None where there is none.
+        class_names: one per head column.
         skipped: how many samples were left out on request, by reader.
         samples: count and digest of every reader's list of samples and labels, as in a manifest.
     """
@@ -34,13 +34,13 @@ class Images:
     samples: Mapping[str, dict[str, Any]]
 
     def columns(self, split: str) -> tuple[int, ...]:
-        """Head columns that a split has images of."""
+        """Head columns of which a reader has images."""
         reader = self.readers[split]
         return () if reader is None else tuple(reader.targets.unique().tolist())
 
 
 def build_images(config: TrainConfig) -> Images:
-    """All readers, their labels mapped to head columns, their files checked.
+    """Build all readers, map their labels to head columns and check their files.
 
     Args:
         config: ``data`` names the readers; ``data.columns=model`` means the class names of ``model``.

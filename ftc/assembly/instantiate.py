@@ -1,4 +1,4 @@
-"""From a configuration node to the object that its ``_target_`` names."""
+"""Build the object that the ``_target_`` of a configuration node names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from ftc.errors import InputError
 
 
 def make(key: str, node: dict[str, Any]) -> Any:
-    """Build what a configuration node's ``_target_`` names.
+    """Build the object that a node's ``_target_`` names.
+
+    Args:
+        key: the node's key in the configuration, for messages.
+        node: the ``_target_`` and its arguments.
 
     Raises:
         InputError: the target does not exist or refuses its arguments; the message starts with the key.

@@ -24,17 +24,17 @@ from ftc.files import written_whole
 
 
 def csv_logger(folder: str) -> MetricsFile:
-    """``metrics.csv`` in the run folder itself."""
+    """A logger that writes ``metrics.csv`` into the run folder itself."""
     return MetricsFile(Path(folder) / "metrics.csv")
 
 
 class MetricsFile(Logger):
-    """A CSV table of everything logged, a row a call, a column a name, and the step.
+    """A CSV table of everything logged, with one row per call, one column per name, and the step.
 
-    A run that goes on after an interruption logs some rows again: they take the place of their former selves.
+    A run that goes on after an interruption logs some rows again; they replace the earlier ones.
 
     Args:
-        path: the file; rows that are there already stay.
+        path: the file; its existing rows are kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The run folder keeps its ``config.yaml``."""
+        """Log nothing: the run folder has ``config.yaml``."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -78,17 +78,18 @@ class MetricsFile(Logger):
 def wandb_logger(
     folder: str, project: str = "ftc", group: str | None = None, finish_timeout: float = 300.0
 ) -> WandbLogger:
-    """A W&B run named as its run folder. It never prompts, and a missing network never stops a training.
+    """A logger whose W&B run is named as the run folder.
 
-    Online where an API key or a login exists, else offline; the environment's ``WANDB_MODE`` wins. A run that
-    goes on after an interruption goes on under the same id: online as one run, offline as one more folder of
-    it, which ``wandb sync`` sends after the first.
+    It never prompts, and a missing network never stops a training. It is online where an API key or a login
+    exists, else offline; the environment variable ``WANDB_MODE`` overrides this. A run that goes on after an
+    interruption keeps its id: online it stays one run, offline it gets one more folder, which ``wandb sync``
+    uploads after the first.
 
     Args:
-        folder: the run folder; the run's name is the folder's.
+        folder: the run folder.
         project: W&B project.
-        group: the jobs of a sweep share one.
-        finish_timeout: seconds to wait at the end for what is not uploaded yet; it stays in the folder.
+        group: W&B group, which the jobs of a sweep share.
+        finish_timeout: seconds to wait at the end for uploads; the rest stays in the folder.
     """
     import wandb
 
@@ -121,7 +122,7 @@ def wandb_logger(
 
 
 def _keep_going_without(run: Any, folder: str) -> None:
-    """Where W&B fails during a run, warn once and log no more, instead of ending the training."""
+    """If W&B fails during a run, warn once and log nothing more, instead of ending the training."""
     import wandb
 
     failed = False
@@ -134,7 +135,7 @@ def _keep_going_without(run: Any, folder: str) -> None:
                 return None
             try:
                 return call(*args, **kwargs)
-            except Exception as error:  # its errors share no base class
+            except Exception as error:  # W&B's errors share no base class
                 failed = True
                 rank_zero_warn(
                     f"W&B failed ({type(error).__name__}: {error}); nothing more is logged there; what it "
@@ -164,7 +165,7 @@ def _has_credentials() -> bool:
 
 
 def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
-    """What makes the run's loggers, once its folder exists.
+    """Functions that make the run's loggers, to be called once its folder exists.
 
     Raises:
         InputError: a target that does not exist or does not take its arguments.
@@ -183,10 +184,13 @@ def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
 
 @contextmanager
 def closing(makers: Sequence[Callable[[], Logger]]) -> Iterator[list[Logger]]:
-    """Loggers inside the block; every W&B run is closed when it ends, so that the next job gets its own.
+    """Make loggers for the block and close their W&B runs after it, so that the next job gets its own.
 
     Args:
-        makers: see `logger_factories`.
+        makers: functions of `logger_factories`.
+
+    Yields:
+        The loggers.
     """
     loggers = [make_logger() for make_logger in makers]
     try:

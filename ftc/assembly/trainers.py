@@ -32,7 +32,7 @@ warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)
 
 @frozen(eq=False)
 class Trainers:
-    """Makes the trainers of a run, all for the same hardware.
+    """A factory of the run's trainers, all for the same hardware.
 
     Attributes:
         config: the trainer group.
@@ -61,9 +61,9 @@ class Trainers:
         )
 
     def single(self, *callbacks: Callback, **arguments: Any) -> Trainer:
-        """A trainer in this process alone, for what is cached: the other processes take it from the cache.
+        """A trainer for this process alone, for results that the other processes take from the cache.
 
-        It joins no process group, and runs where this process will be in the run itself.
+        It joins no process group, and uses the device that this process has in the run itself.
         """
         return build_trainer(
             self.config,
@@ -77,7 +77,7 @@ class Trainers:
         )
 
     def _progress(self) -> RichProgressBar:
-        # A process that trains alone takes itself for the leader.
+        # Under a trainer of one process Lightning takes each process for rank 0.
         return RichProgressBar(leave=False, refresh_rate=int(self.leads))
 
 
@@ -85,26 +85,26 @@ def training_callbacks(config: TrainConfig, seed: int, checkpoint: Path) -> list
     """Callbacks that every training uses.
 
     Args:
-        config: of the job.
-        seed: of the training.
-        checkpoint: the file that an interrupted training goes on from.
+        config: the job's configuration.
+        seed: seed of the training.
+        checkpoint: the file from which an interrupted training goes on.
     """
     return [StopWhenDiverged(), SeedSteps(seed), Checkpointing(checkpoint, config.checkpoint_minutes)]
 
 
 def averaging_callbacks(config: TrainConfig) -> list[Callback]:
-    """The callback that evaluates and keeps a moving average of the weights, where one is asked for.
+    """The callback that keeps and evaluates a moving average of the weights, if ``config.ema`` is given.
 
-    It comes last: it takes the averaged weights away when an evaluation ends.
+    It must be the last callback, since it takes the averaged weights away when an evaluation ends.
     """
     return [] if config.ema is None else [EMAWeightAveraging(decay=config.ema)]
 
 
 def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
-    """Lightning's trainer; ``arguments`` win over the configuration.
+    """Build Lightning's trainer; ``arguments`` override the configuration.
 
     Raises:
-        InputError: an argument that the trainer does not take, or hardware that is not there.
+        InputError: an argument that the trainer does not take, or missing hardware.
     """
     merged = {
         "num_sanity_val_steps": 0,

@@ -1,1 +1,1 @@
-"""Everything that knows a benchmark by name: where it comes from, how it lies on disk, what reads it."""
+"""Everything that knows a benchmark by name: its origin, its layout on disk and its readers."""

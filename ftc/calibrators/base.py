@@ -18,7 +18,7 @@ from ftc.functional.bootstrap import Interval, check_bootstrap, percentile_inter
 from ftc.results import Lane
 
 E = TypeVar("E", bound=Evidence)
-# Which labelled seen samples: those trained on, or those held out of fine-tuning.
+# The labelled seen samples that a calibrator takes: those trained on, or those held out of fine-tuning.
 SeenData = Literal["train", "held_out"]
 
 
@@ -27,11 +27,11 @@ class Calibration:
     """γ and its provenance.
 
     Attributes:
-        gamma: in logits.
-        uses: the data it was estimated from, in words.
+        gamma: γ in logits.
+        uses: the data that γ was estimated from, in words.
         lane: ``seen_only``, ``unlabelled`` (target images without labels as well) or ``oracle`` (evaluated
             labels: a bound or a leak, never a calibrator to deploy).
-        details: what else was estimated on the way, by name.
+        details: further estimated numbers by name.
     """
 
     gamma: float
@@ -46,14 +46,14 @@ class Calibrator(ABC, Generic[E]):
     A calibrator says what it needs; whoever runs it asks these attributes and nothing else.
 
     Attributes:
-        title: its name in print.
-        lane: the lane its results are compared in.
-        evidence: the type `fit` takes; callers choose what to hand over by it.
-        on: which labelled seen samples its `SeenEvidence` holds.
+        title: the calibrator's name in print.
+        lane: the lane in which its results are compared.
+        evidence: the type that `fit` takes; callers hand over evidence of this type.
+        on: the labelled seen samples that its `SeenEvidence` holds.
         source: whether its evidence must hold the source model's numbers.
-        held_out: whether it wants labelled seen samples that were held out of fine-tuning.
+        held_out: whether it needs labelled seen samples that were held out of fine-tuning.
         folds: the further fine-tunes that its evidence comes from, None for none.
-        weights: the weights that it is for, None for those that fine-tuning ended with.
+        weights: the weights that its γ is for, None for the fine-tuned model's.
         calibration: the latest fit, None before the first.
     """
 
@@ -69,7 +69,7 @@ class Calibrator(ABC, Generic[E]):
 
     @abstractmethod
     def estimate(self, evidence: E) -> Calibration:
-        """γ from evidence; a pure function.
+        """Estimate γ from the evidence; a pure function.
 
         Raises:
             InputError: the evidence does not suffice.
@@ -79,7 +79,7 @@ class Calibrator(ABC, Generic[E]):
         """Estimate γ and remember it.
 
         Raises:
-            InputError: the evidence does not suffice, or γ came out as no finite number.
+            InputError: the evidence does not suffice, or γ is not a finite number.
         """
         calibration = self.estimate(evidence)
         if not math.isfinite(calibration.gamma):
@@ -105,11 +105,14 @@ def bootstrap_gamma(
     """Percentile bootstrap interval of γ̂, in logits: the estimate repeated on resampled evidence.
 
     Args:
-        calibrator: whose estimate.
-        evidence: what it was fitted on; a replicate draws as many samples with replacement.
-        replicates: how many.
+        calibrator: the calibrator whose estimate is repeated.
+        evidence: the evidence it was fitted on; a replicate draws as many samples from it, with replacement.
+        replicates: number of replicates.
         seed: the same seed gives the same interval.
         confidence: share of the replicates inside the interval.
+
+    Returns:
+        (low, high).
 
     Raises:
         InputError: see `check_bootstrap`; evidence that does not suffice.

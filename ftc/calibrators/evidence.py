@@ -1,6 +1,7 @@
-"""What a calibrator may look at, as types: labels of absent classes cannot reach a method.
+"""The evidence that calibrators may look at, as types: labels of absent classes reach oracles alone.
 
-Evidence holds numbers already reduced from logits, so none of these types can carry more than its fields say.
+Evidence holds numbers already reduced from logits, so none of these types can carry more than its fields say
+(docs/definitions.md, "Evidence and lanes").
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ from ftc.partition import ClassPartition
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where the evidence comes from, in words that results and tables print."""
+    """The base of all evidence.
+
+    Attributes:
+        origin: where the evidence comes from, in words that results and tables print.
+    """
 
     origin: str
 
     def resampled(self, generator: Generator) -> Evidence:
-        """As many samples, drawn with replacement: a bootstrap replicate."""
+        """Draw a bootstrap replicate: as many samples, with replacement."""
         return self
 
 
 @dataclass(frozen=True)
 class NoEvidence(Evidence):
-    """Nothing at all."""
+    """The evidence of a calibrator that looks at no data."""
 
     origin: str = "nothing"
 
@@ -42,9 +47,9 @@ class SeenEvidence(Evidence):
     """Labelled seen-class target samples.
 
     Attributes:
-        fine_tuned: their statistics under the fine-tuned model.
+        fine_tuned: the samples' statistics under the fine-tuned model.
         partition: seen, absent and other columns.
-        source: the same samples under the source model, or None where it was not evaluated.
+        source: their statistics under the source model, or None where it was not evaluated.
 
     Raises:
         InputError: no sample, or another number of samples under the source model.
@@ -63,7 +68,7 @@ class SeenEvidence(Evidence):
         source_logits: Any = None,
         origin: str = "seen train",
     ) -> SeenEvidence:
-        """Evidence of logits (N, C) and labels (N,).
+        """The evidence of logits (N, C), the source model's where they are given, and labels (N,).
 
         Raises:
             InputError: a sample that is not of a seen class.
@@ -93,7 +98,7 @@ class UnlabelledEvidence(Evidence):
     Attributes:
         fine_tuned: the images' statistics under the fine-tuned model.
         partition: seen, absent and other columns.
-        source: the same images under the source model, or None where it was not evaluated.
+        source: their statistics under the source model, or None where it was not evaluated.
         seen: labelled seen samples held out of fine-tuning, or None.
 
     Raises:
@@ -114,7 +119,7 @@ class UnlabelledEvidence(Evidence):
         origin: str = "unlabelled images",
         seen: SeenEvidence | None = None,
     ) -> UnlabelledEvidence:
-        """Evidence of logits (N, C)."""
+        """The evidence of logits (N, C), the source model's where they are given."""
         source = None if source_logits is None else pool_statistics(source_logits, partition)
         return cls(origin, pool_statistics(logits, partition), partition, source, seen)
 
@@ -145,12 +150,12 @@ class UnlabelledEvidence(Evidence):
 
 @dataclass(frozen=True)
 class Fold:
-    """A pseudo-seen/pseudo-absent split of S, and held-out samples of S under two models.
+    """A fold of PCV: S divided into pseudo-seen and pseudo-absent classes, and held-out samples of S.
 
     Attributes:
         partition: pseudo-seen classes as seen, pseudo-absent ones as absent.
-        outcomes: under the model fine-tuned on the pseudo-seen classes.
-        source: under the source model.
+        outcomes: the samples' outcomes under the model fine-tuned on the pseudo-seen classes.
+        source: their outcomes under the source model.
     """
 
     partition: ClassPartition
@@ -164,11 +169,11 @@ class Fold:
         """The fold of logits (N, C) and labels (N,), all of seen classes.
 
         Args:
-            logits: of the model fine-tuned on the pseudo-seen classes.
-            source_logits: of the source model.
+            logits: logits of the model fine-tuned on the pseudo-seen classes.
+            source_logits: logits of the source model for the same samples, (N, C).
             target: head columns.
-            partition: the true one; its absent columns take no part in the fold.
-            pseudo_seen: those of the seen classes that the fold's model was fine-tuned on.
+            partition: the true partition; its absent columns take no part in the fold.
+            pseudo_seen: the seen classes that the fold's model was fine-tuned on.
 
         Raises:
             InputError: a sample that is not of a seen class, or no class on one side.
@@ -188,7 +193,11 @@ class Fold:
 
 @dataclass(frozen=True)
 class FoldEvidence(Evidence):
-    """Seen data only: the folds of pseudo cross-validation (PCV)."""
+    """The folds of pseudo cross-validation (PCV), made of seen data alone.
+
+    Raises:
+        InputError: no fold.
+    """
 
     folds: tuple[Fold, ...]
 
@@ -206,12 +215,12 @@ class FoldEvidence(Evidence):
 
 @dataclass(frozen=True)
 class OracleEvidence(Evidence):
-    """The evaluated samples themselves with all their labels: whatever takes it is an oracle.
+    """The evaluated samples with all their labels; a calibrator that takes them is an oracle.
 
     Attributes:
-        outcomes: of all evaluated samples.
+        outcomes: the outcomes of all evaluated samples.
         gap: mean of z over S \\ {y} minus mean over U \\ {y}, float64 (N,).
-        partition: the one they were reduced with.
+        partition: the partition that they were reduced with.
     """
 
     outcomes: Outcomes
@@ -222,7 +231,7 @@ class OracleEvidence(Evidence):
     def from_logits(
         cls, logits: Any, target: Any, partition: ClassPartition, origin: str = "evaluated labels"
     ) -> OracleEvidence:
-        """Evidence of logits (N, C) and labels (N,)."""
+        """The evidence of logits (N, C) and labels (N,)."""
         outcomes = reduce_logits(logits, target, partition)
         gap = non_target_gap(as_logits(logits, partition), outcomes.target, partition)
         return cls(origin, outcomes, gap, partition)

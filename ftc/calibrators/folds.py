@@ -1,4 +1,4 @@
-"""Which seen classes play the absent ones in the folds of pseudo cross-validation (PCV)."""
+"""The choice of seen classes that play the absent ones in pseudo cross-validation (PCV)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ftc.partition import ClassPartition
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """Which classes play which part in which fold.
+    """The plan of the folds: how many there are, how each divides S, and how long it is trained.
 
     Attributes:
-        folds: K.
-        share: of the seen classes that are pseudo-seen; at least one class stays on each side.
-        seed: of the draws, and of the folds' training.
-        length: of a fold's training, as a share of the epochs of fine-tuning; at least one epoch.
+        folds: number K of folds.
+        share: share of the seen classes that are pseudo-seen; at least one class stays on each side.
+        seed: seed of the draws and of the folds' training.
+        length: length of a fold's training, as a share of the epochs of fine-tuning; at least one epoch.
 
     Raises:
         InputError: no fold, a share outside (0, 1), or a length outside (0, 1].
@@ -38,11 +38,14 @@ class FoldPlan:
             raise InputError(f"length={self.length}: give a share of the epochs, above 0 and at most 1")
 
     def epochs(self, epochs: int) -> int:
-        """How long a fold is trained where fine-tuning takes so many epochs."""
+        """The number of epochs that a fold takes, given that of fine-tuning."""
         return max(round(self.length * epochs), 1)
 
     def draw(self, partition: ClassPartition) -> list[list[int]]:
-        """The pseudo-seen classes of every fold; no two folds alike while there are enough choices.
+        """Draw the pseudo-seen classes of every fold; no two folds are alike while there are enough choices.
+
+        Returns:
+            Head columns, ascending, by fold.
 
         Raises:
             InputError: a single seen class.

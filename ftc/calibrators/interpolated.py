@@ -19,12 +19,12 @@ ALPHAS = (0.5, 0.625, 0.75, 0.875)
 
 
 class StraightLine(WeightPath):
-    """θ0 + α (θ1 − θ0), α given or chosen.
+    """The path θ0 + α (θ1 − θ0), with α given or chosen on held-out seen samples.
 
     Args:
-        alpha: 0 is the source model, 1 the fine-tuned one; None chooses.
-        candidates: choices beside 0 and 1 where ``alpha`` is None.
-        tolerance: how much accuracy inside S the choice may cost, a fraction.
+        alpha: 0 is the source model, 1 the fine-tuned one; None lets `choose` decide.
+        candidates: the α to choose from, beside 0 and 1, where ``alpha`` is None.
+        tolerance: how much Acc_{S/F} on held-out seen samples the choice may cost, a fraction.
 
     Raises:
         InputError: an α outside [0, 1].
@@ -44,7 +44,7 @@ class StraightLine(WeightPath):
         return interpolate_weights(source, fine_tuned, alpha)
 
     def choose(self, hits: Mapping[float, Tensor]) -> float:
-        """The smallest α above 0 that costs held-out seen samples no more than the tolerance.
+        """The smallest α above 0 that costs no more Acc_{S/F} than the tolerance.
 
         Where even the fine-tuned model costs more, because fine-tuning went wrong, the choice is 0.
         """
@@ -57,15 +57,15 @@ class StraightLine(WeightPath):
 class Interpolated(Calibrator[Evidence]):
     """A calibrator applied to the model with weights θ0 + α (θ1 − θ0), source to fine-tuned.
 
-    Its evidence is that of the interpolated model, and so are its accuracies
+    Its evidence and its accuracies are those of the interpolated model
     (docs/definitions.md, "Estimators of γ").
 
     Args:
-        calibrator: estimates γ from the interpolated model's evidence.
+        calibrator: the calibrator that estimates γ from the interpolated model's evidence.
         alpha, alphas, tolerance: see `StraightLine`.
 
     Raises:
-        InputError: an α outside [0, 1], or a calibrator that cannot be one.
+        InputError: an α outside [0, 1], or a calibrator that moves weights itself or is none.
     """
 
     def __init__(

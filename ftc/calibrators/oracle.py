@@ -1,4 +1,4 @@
-"""The upper bound."""
+"""The oracle, which bounds every γ of a model from above."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ftc.functional.curve import Criterion, curve_of_outcomes
 
 
 class Oracle(Calibrator[OracleEvidence]):
-    """γ*: the best point of the evaluated data's own curve. It sees every label: a bound, never a method.
+    """γ*, the best point of the evaluated samples' own curve. It sees every label: a bound, no estimate.
 
     Args:
-        criterion: what is best, see `SeenAbsentCurve.best`; Acc_{Y/Y} by default.
-        average: over samples, or over classes.
+        criterion: the accuracy to maximise, see `SeenAbsentCurve.best`; Acc_{Y/Y} by default.
+        average: accuracies as means over samples, or over classes.
     """
 
     title = "oracle"

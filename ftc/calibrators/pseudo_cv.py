@@ -1,4 +1,4 @@
-"""Pseudo cross-validation: the arithmetic. Training the folds is a stage of its own."""
+"""The arithmetic of pseudo cross-validation (PCV); a stage of the run trains the folds."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _CRITERIA = ("acc_all", "harmonic", "balanced", "source_floor")
 
 
 class PseudoCrossValidation(Calibrator[FoldEvidence]):
-    """PCV: classes of S play the absent ones in models fine-tuned without them (paper).
+    """PCV: classes of S play the absent ones in models fine-tuned without them (the paper).
 
-    Each fold fine-tunes the source model on part of S with the real recipe, and picks γ on the curve between
-    pseudo-seen and pseudo-absent classes over held-out samples of S; γ̂ is the mean over the folds. No
-    absent-class sample takes part. Folds of a smaller length run through the whole schedule in fewer epochs.
+    Each fold fine-tunes the source model on part of S with the recipe of the run, and picks γ on the curve
+    between pseudo-seen and pseudo-absent classes over held-out samples of S; γ̂ is the mean over the folds.
+    No absent-class sample takes part. Shorter folds run through the whole schedule in fewer epochs.
 
     Args:
         folds, share, seed, length: see `FoldPlan`.
-        criterion: which point of a fold's curve: ``acc_all``, ``balanced`` (mean of the two groups'
-            accuracies), ``harmonic``, or ``source_floor``, the released recipe: best overall among the points
-            whose pseudo-absent accuracy is at least the source model's.
+        criterion: the point of a fold's curve to pick: the best by ``acc_all``, ``balanced`` (mean of the two
+            groups' accuracies) or ``harmonic``; or ``source_floor``, the released recipe: the best by
+            ``acc_all`` among the points whose pseudo-absent accuracy is at least the source model's.
 
     Raises:
         InputError: see `FoldPlan`; an unknown criterion.

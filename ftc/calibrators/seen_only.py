@@ -1,4 +1,4 @@
-"""The seen-only lane: nothing but labelled seen target data and the source model."""
+"""Calibrators of the seen-only lane, which use labelled seen target data and the source model alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from ftc.partition import ClassPartition
 class FixedGamma(Calibrator[Evidence]):
     """A γ given by hand.
 
+    Args:
+        gamma: γ in logits.
+
     Raises:
         InputError: γ is not a finite number.
     """
@@ -34,12 +37,14 @@ class FixedGamma(Calibrator[Evidence]):
 
 
 class AverageLogitGap(Calibrator[SeenEvidence | OracleEvidence]):
-    """ALG: the mean gap between the logits of S \\ {y} and of U over seen target samples (paper).
+    """ALG: the mean gap between the logits of S \\ {y} and of U over seen target samples.
+
+    Source: the paper, on post-processing calibration.
 
     Args:
-        on: ``train``, the paper's estimator; ``held_out``, the same on held-out samples; ``eval``, for parity
-            with the released code: over *all* evaluated samples, those of absent classes included. That is a
-            label leak: its result is an oracle's, and reported as one.
+        on: ``train`` is the paper's estimator; ``held_out`` is the same on held-out samples; ``eval``, for
+            parity with the released code, averages over *all* evaluated samples, those of absent classes
+            included. That is a label leak, so its result is an oracle's and is reported as one.
 
     Raises:
         InputError: another value of ``on``.
@@ -90,8 +95,8 @@ class _Anchored(Calibrator[SeenEvidence], ABC):
 class AnchoredLogitGap(_Anchored):
     """Anchored ALG: ALG of the fine-tuned model minus ALG of the source, both on the same samples.
 
-    The source model's own gap is not the fine-tuning's doing, so it is not corrected away
-    (PROTOCOL: "Beyond the paper").
+    The source model's own gap is not the doing of fine-tuning, so it is not corrected away
+    (docs/definitions.md, "Estimators of γ").
     """
 
     title = "anchored"
@@ -108,8 +113,8 @@ class AnchoredLogitGap(_Anchored):
 class MisrouteMatching(_Anchored):
     """Misroute matching: γ at which as many seen samples are sent to U as the source model sent there.
 
-    Wants held-out samples: margins of samples that were trained on are overfit (PROTOCOL: "Beyond the
-    paper").
+    γ is the r0-quantile of the margins m1, with r0 = P(m0 < 0) over the same samples. Use held-out samples:
+    margins of samples that were trained on are overfit (docs/definitions.md, "Estimators of γ").
     """
 
     title = "misroute"
@@ -124,7 +129,10 @@ class MisrouteMatching(_Anchored):
 
 
 class MixedAnchor(_Anchored):
-    """The mean of misroute matching and anchored ALG on the same samples (PROTOCOL: ``mixed_anchor``)."""
+    """The mean of misroute matching and anchored ALG on the same samples.
+
+    See docs/definitions.md, "Estimators of γ".
+    """
 
     title = "mixed anchor"
 
@@ -141,10 +149,11 @@ class MixedAnchor(_Anchored):
 class SymmetricMisroute(_Anchored):
     """γ at which seen samples are sent to U as often as the source model's errors predict.
 
-    Were the source model's errors spread evenly over the other classes, a share |U| / (|Y| − 1) of them would
-    go to U: steadier than counting those that do, as misroute matching does. A confusion of a seen with an
-    absent class has two sides, of which fine-tuning trains one: so the rate falls by the mean of 1 and the
-    ratio of the errors inside S after and before. γ is that quantile of the margins of held-out samples.
+    Were the source model's errors spread evenly over the other classes, the share |U| / (|S| + |U| − 1) of
+    them would go to U. This estimate is steadier than counting those that do, as misroute matching does. A
+    confusion of a seen with an absent class has two sides, of which fine-tuning trains one; so the rate falls
+    by the mean of 1 and of the ratio of the errors inside F after and before fine-tuning. γ is the quantile
+    of the held-out margins m1 at this rate (docs/definitions.md, "Estimators of γ").
     """
 
     title = "symmetric misroute"

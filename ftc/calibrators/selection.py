@@ -1,4 +1,4 @@
-"""Which evidence a calibrator gets: the one place where data and calibrators meet."""
+"""The choice of the evidence that a calibrator gets: the one place where data and calibrators meet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Observed:
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Observed:
-        """What `attrs.asdict` took apart."""
+        """The object that `attrs.asdict` took apart."""
         pool = state["pool"]
         return cls(
             {on: SeenStatistics(**fields) for on, fields in state["seen"].items()},
@@ -55,7 +55,7 @@ class Available:
     Attributes:
         seen: labelled seen samples, those trained on and those held out.
         unlabelled: the pool, or None.
-        folds: of pseudo cross-validation, by plan.
+        folds: the folds of pseudo cross-validation, by plan.
         evaluated: the evaluated samples with all labels, for oracles only; or None.
     """
 
@@ -73,14 +73,14 @@ class Available:
         pool_origin: str = "unlabelled pool",
         folds: Mapping[FoldPlan, FoldEvidence] | None = None,
     ) -> Available:
-        """The evidence in the same data under the fine-tuned and the source model.
+        """The evidence that the same data give under the fine-tuned and the source model.
 
         Args:
-            fine_tuned: under the model to be calibrated.
-            source: under the source model; empty where that was not evaluated.
+            fine_tuned: the data under the model to be calibrated.
+            source: the data under the source model; empty where that was not evaluated.
             partition: seen, absent and other columns.
             pool_origin: where the pool's images come from, in words.
-            folds: of pseudo cross-validation, by plan.
+            folds: the folds of pseudo cross-validation, by plan.
         """
         seen = {
             on: SeenEvidence(_ORIGINS[on], statistics, partition, source.seen.get(on))
@@ -93,7 +93,7 @@ class Available:
         return cls(seen, unlabelled, folds or {})
 
     def of(self, calibrator: Calibrator[Any]) -> Evidence | None:
-        """The evidence of the type that a calibrator takes, None where there is none."""
+        """The evidence of the type that a calibrator takes, or None where there is none."""
         if calibrator.folds is not None:
             return self.folds.get(calibrator.folds)
         if calibrator.evidence is SeenEvidence:
@@ -117,7 +117,7 @@ _IN_WORDS: dict[type[Evidence], str] = {
 
 
 def fit_all(calibrators: Mapping[str, Calibrator[Any]], available: Available) -> dict[str, Calibration]:
-    """Fit every calibrator; one that looks at evaluated labels is named oracle whatever it was called.
+    """Fit every calibrator and return the fits by `reported_name`.
 
     Raises:
         InputError: evidence that is missing or does not suffice, with the calibrator's name.

@@ -1,4 +1,4 @@
-"""The unlabelled lane: target images of any class, without labels."""
+"""Calibrators of the unlabelled lane, which also use target images of any class without labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Prior = float | Literal["estimate"] | None
 
 
 class _OnPool(Calibrator[UnlabelledEvidence]):
-    """What needs the share π of absent-class images in the pool: given, by class counts, or estimated."""
+    """A calibrator that needs the share π of absent-class images in the pool.
+
+    π is given by hand or by class counts, or is estimated.
+    """
 
     evidence = UnlabelledEvidence
     lane = "unlabelled"
@@ -41,11 +44,12 @@ class _OnPool(Calibrator[UnlabelledEvidence]):
 class PriorMatching(_OnPool):
     """Prior matching: γ sends the share π of the unlabelled images to the absent classes.
 
-    An error of 0.1 in π costs one to six points (PROTOCOL: "Beyond the paper").
+    γ is the π-quantile of the pool's margins, so an error in π becomes an error in the share of images sent
+    to U and may cost several points (docs/definitions.md, "Estimators of γ").
 
     Args:
-        prior: π, the share of absent-class images in the pool; None: |U| / (|S| + |U|); ``estimate``: from
-            held-out seen samples, see `ftc.functional.mixture.absent_share`.
+        prior: π, the share of absent-class images in the pool; None takes |U| / (|S| + |U|); ``estimate``
+            estimates π from held-out seen samples, see `ftc.functional.mixture.absent_share`.
 
     Raises:
         InputError: π outside [0, 1].
@@ -62,12 +66,15 @@ class PriorMatching(_OnPool):
 
 
 class MarginMixture(_OnPool):
-    """The pool's margins as a mixture of held-out seen ones and the rest, which are absent (PROTOCOL).
+    """Margin mixture: γ from the pool's margins as a mixture of seen and absent ones.
+
+    Held-out samples give the distribution of the seen margins; the rest of the pool's is that of the absent
+    ones. γ maximises the accuracy so estimated (docs/definitions.md, "Estimators of γ").
 
     Args:
         prior: see `PriorMatching`.
         hit_ratio: Acc_{U/U} as a multiple of Acc_{S/F} on held-out samples.
-        smoothing: width of the moving mean over the estimated accuracies, a share of the points.
+        smoothing: width of the moving mean over the estimated accuracies, as a share of the points.
 
     Raises:
         InputError: a share outside [0, 1].
@@ -97,20 +104,20 @@ class MarginMixture(_OnPool):
 
 
 class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
-    """γ of the best accuracy to expect, with each image's group inferred from both models' margins.
+    """Expected accuracy: γ with the best Acc_{Y/Y} to expect, where both margins tell an image's group.
 
-    A logistic mixture, fitted by EM, tells how likely each pool image is of an absent class: held-out seen
-    samples are known, the pool's share of absent classes comes out of the fit. How often the right absent
-    class leads is estimated by how often source and fine-tuned model agree on the leading one. γ then
-    maximises the expected Acc_{Y/Y}.
+    A logistic mixture, fitted by EM, tells how likely each pool image is of an absent class: held-out samples
+    are known to be seen, and the fit estimates the pool's share of absent-class images. How often the right
+    absent class leads is estimated by how often source and fine-tuned model agree on the leading one. γ then
+    maximises the expected Acc_{Y/Y} (docs/definitions.md, "Estimators of γ").
 
     Args:
-        prior: share of absent-class images in the pool where it is known; None: estimated.
-        deployed: share of absent-class images where the model will be used; None: |U| / (|S| + |U|), all
-            classes equally common; ``pool``: as in the pool.
+        prior: share of absent-class images in the pool where it is known; None estimates it.
+        deployed: share of absent-class images where the model will be used; None takes |U| / (|S| + |U|), as
+            if all classes were equally common; ``pool`` takes the pool's.
 
     Raises:
-        InputError: a share outside (0, 1).
+        InputError: a prior outside (0, 1), or another share outside [0, 1].
     """
 
     title = "expected accuracy"

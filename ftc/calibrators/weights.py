@@ -1,4 +1,4 @@
-"""Weights on the way from the source to the fine-tuned model, for calibrators that are fitted on those."""
+"""Weights between the source and the fine-tuned model, for calibrators that are fitted on such a model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class WeightPath(ABC):
     def at(
         self, source: Mapping[str, Tensor], fine_tuned: Mapping[str, Tensor], alpha: float
     ) -> dict[str, Tensor]:
-        """The state dict at α; both ends have the same names and shapes."""
+        """The state dict at α. Both ends have the same names and shapes, in any order."""
 
     @abstractmethod
     def choose(self, hits: Mapping[float, Tensor]) -> float:
-        """α by what held-out seen samples say.
+        """Choose α by the accuracy on held-out seen samples.
 
         Args:
-            hits: by α, 0 and 1 among them: argmax_F z = y of held-out seen samples, bool (N,); empty where a
-                logit is not finite.
+            hits: argmax_F z = y of held-out seen samples, bool (N,), by α, with 0 and 1 among them; empty
+                where a logit is not finite.
         """

@@ -30,11 +30,11 @@ from ftc.partition import ClassPartition
 
 
 class CalibrationCallback(Callback):
-    """Reports accuracies, curve, logit scales and every calibrator's γ, and logs them.
+    """Computes and logs accuracies, curve, logit scales and every calibrator's γ.
 
-    Works with any module whose ``validation_step`` (and ``test_step``) returns ``{"logits", "target"}`` and,
-    for the nearest-class-mean probe, ``"features"``. The module's own logging is left alone; ours is named
-    ``val/…`` and ``test/…``.
+    It works with any module whose ``validation_step`` (and ``test_step``) returns ``{"logits", "target"}``
+    and, for the nearest-class-mean probe, ``"features"``. The module's own logging is left alone; the
+    callback logs under ``val/…`` and ``test/…``.
 
     ``trainer.validate`` before ``trainer.fit`` is epoch −1: it evaluates the source model, and calibrators
     that compare with the source need it. γ is fitted at every validation epoch; a test epoch uses the γ of
@@ -42,18 +42,18 @@ class CalibrationCallback(Callback):
 
     Args:
         partition: seen, absent and other head columns.
-        calibrators: by name; the oracle is added wherever absent-class labels are evaluated. By default ALG,
-            on held-out samples where no loader gives training ones.
-        loaders: the role of each validation loader, in order. ``val``: the evaluated samples, whose seen part
-            is the held-out evidence; or ``test``: evaluated samples that are watched only, nothing is
-            estimated from them (exactly one of the two); ``gallery``: target training images of all classes,
-            for the nearest-class-mean probe, whose seen part is calibration data; ``calibration``: labelled
-            seen target training images; ``pool``: target images whose labels are ignored. Gallery comes
-            before the evaluated samples.
+        calibrators: calibrators by name; the oracle is added wherever absent-class labels are evaluated. By
+            default ALG, on held-out samples where no loader gives training ones.
+        loaders: the role of each validation loader, in order (docs/definitions.md, "Evidence and lanes").
+            Exactly one is ``val``, the evaluated samples, whose seen part is held-out data, or ``test``,
+            evaluated samples that are watched only: nothing is estimated from them. ``gallery``, which must
+            come before it: target training images of all classes, for the nearest-class-mean probe; their
+            seen part is calibration data. ``calibration``: labelled seen target training images. ``pool``:
+            target images whose labels are ignored.
         head: dotted name of the head, a linear layer, for its weight norms and biases; None leaves them out.
         measures: values of k, averages, and intervals; intervals are for test epochs.
-        pool_from_val: without a ``pool`` loader the images of ``val`` serve as the unlabelled pool. Say False
-            where they are known to be of seen classes only: there is no pool then.
+        pool_from_val: whether the images of ``val`` serve as the pool where no loader has that role. Set it
+            to False where they are known to be of seen classes only; there is no pool then.
         folds: evidence of pseudo cross-validation, by plan, for its calibrators.
         source: the calibration data under the source model, where that was evaluated elsewhere; there is no
             epoch −1 then.
@@ -64,11 +64,11 @@ class CalibrationCallback(Callback):
         calibrations: γ of every calibrator that is no oracle, fitted at the latest validation.
         source: the calibration data under the source model, from epoch −1.
         observed: the calibration data under the model of the latest validation.
-        available: the evidence in both.
+        available: the evidence in `source` and `observed`.
 
     Raises:
-        InputError: see `RoleStreams`; a calibrator named oracle, or one that moves weights without
-            ``source``.
+        InputError: wrong loaders (see `RoleStreams`), a calibrator named oracle, or one that moves weights
+            without ``source``.
     """
 
     def __init__(

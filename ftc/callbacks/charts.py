@@ -1,4 +1,4 @@
-"""What goes to a logger beyond scalars."""
+"""Charts for loggers: curves and histograms."""
 
 from __future__ import annotations
 

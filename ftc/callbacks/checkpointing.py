@@ -1,4 +1,4 @@
-"""One checkpoint from which an interrupted training goes on, whenever and however it was interrupted."""
+"""A single checkpoint, from which an interrupted training goes on."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from ftc.files import written_whole
 
-# Sent before a process is killed: by whoever stops it, and by SLURM (sbatch --signal) or submitit.
+# Signals that come before a process is killed: from whoever stops it, SLURM (sbatch --signal) or submitit.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-# Ranks agree on an unscheduled checkpoint only so often: agreeing costs a synchronisation.
+# Steps between two agreements of the ranks on an unscheduled checkpoint; each costs a synchronisation.
 _STEPS_TO_AGREE = 10
 
 
@@ -44,21 +44,21 @@ class WholeCheckpointIO(TorchCheckpointIO):
 class Checkpointing(Checkpoint):
     """Keeps one checkpoint: after every validation, every few minutes between, and when told to stop.
 
-    No model selection: the published protocol takes the last epoch. On SIGTERM, SIGUSR1 and SIGUSR2 the
-    training goes on to the end of the step (of the validation, where one runs), saves, and leaves the rest to
-    whoever handled the signal before, submitit for instance. Where nobody did, it ends with status
-    128 + signal, after asking SLURM to requeue the job if SLURM warned of its time limit
-    (``sbatch --signal=USR1@120``); a job that SLURM pre-empts with SIGTERM is requeued by SLURM itself.
+    No model is selected: the released recipe takes the last epoch (docs/definitions.md, "Benchmarks and
+    recipe"). On SIGTERM, SIGUSR1 and SIGUSR2 the training goes on to the end of the step (or of a running
+    validation), saves, and calls the handler that the signal had before, such as submitit's. Without such a
+    handler it ends with status 128 + signal. Before that it asks SLURM to requeue the job, if SLURM warned of
+    its time limit (``sbatch --signal=USR1@120``); SLURM itself requeues a job that it pre-empts with SIGTERM.
 
-    Within an epoch nothing is saved behind its last step, since Lightning would go on from there without the
-    epoch's validation.
+    Nothing is saved between the last step of an epoch and its validation, since Lightning would go on from
+    there without the validation.
 
     Args:
         path: the checkpoint's file.
-        minutes: between two checkpoints without a validation.
+        minutes: minutes between two checkpoints without a validation between them.
 
     Attributes:
-        seconds: how long the training has taken, interrupted parts included.
+        seconds: duration of the training (s), interrupted parts included.
     """
 
     def __init__(self, path: Path, minutes: float = 10.0) -> None:
@@ -70,7 +70,7 @@ class Checkpointing(Checkpoint):
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """How long the training has taken so far."""
+        """The duration of the training so far (s)."""
         return {"seconds": self.seconds + time.monotonic() - self._since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -79,7 +79,8 @@ class Checkpointing(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._since = self._saved = time.monotonic()
-            # Before Lightning adds its own, which on_train_start replaces. It restores these in the end.
+            # The handlers before Lightning adds its own, which on_train_start replaces. Lightning restores
+            # these in the end.
             self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,7 +95,7 @@ class Checkpointing(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Gradients that are still being accumulated are in no checkpoint.
+        # A checkpoint lacks gradients that are still being accumulated.
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         due = self._received is not None or time.monotonic() - self._saved > 60 * self.minutes
@@ -113,7 +114,7 @@ class Checkpointing(Checkpoint):
         every = trainer.check_val_every_n_epoch
         validated = trainer.enable_validation and (every is None or (trainer.current_epoch + 1) % every == 0)
         if not validated:
-            # Behind the next step: only then have loggers got what the epoch ended with.
+            # Save after the next step: loggers get the values of the epoch's end only then.
             self._saved = -math.inf
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -145,9 +146,9 @@ class Checkpointing(Checkpoint):
 
 
 def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule) -> Checkpointing:
-    """Train, or go on with the training that the checkpoint of the trainer's `Checkpointing` is of.
+    """Train, or go on from the checkpoint of the trainer's `Checkpointing`, which is returned.
 
-    A checkpoint of a finished training only brings its weights and the states of callbacks back.
+    A checkpoint of a finished training only restores its weights and the states of callbacks.
     """
     checkpointing = trainer.checkpoint_callback
     assert isinstance(checkpointing, Checkpointing)
@@ -157,7 +158,7 @@ def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule) ->
 
 
 def _requeue() -> None:
-    """Ask SLURM, where this is one of its jobs, to run the job again."""
+    """Ask SLURM to run the job again, if this is a job of SLURM."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = os.environ.get("SLURM_JOB_ID") if array is None else f"{array}_{task}"
     if job is not None and re.fullmatch(r"[0-9]+(_[0-9]+)?", job):

@@ -1,4 +1,4 @@
-"""Training that has diverged stops before it overwrites the last good checkpoint."""
+"""A callback that stops diverged training before it overwrites the last good checkpoint."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ftc.errors import InputError
 
 
 class StopWhenDiverged(Callback):
-    """Stops when a training loss is no finite number, and says at which step.
+    """Stops when a training loss is not a finite number, and says since which iteration.
 
-    The losses are watched where they lie: the device is asked only every ``every`` steps, and before every
-    evaluation and checkpoint.
+    Losses are checked on their device. The result is fetched only every ``every`` steps, at the end of every
+    epoch, and before every validation and checkpoint.
 
     Args:
-        every: steps between two looks.
+        every: steps between two fetches.
 
     Raises:
-        InputError: the step, and what to change.
+        InputError: a loss is not finite; the message names the iteration and the mend.
     """
 
     def __init__(self, every: int = 50) -> None:
@@ -42,7 +42,7 @@ class StopWhenDiverged(Callback):
             self._look(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many iterations there have been."""
+        """The number of iterations so far."""
         return {"iteration": self._iteration}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -67,6 +67,6 @@ class StopWhenDiverged(Callback):
         clipped = trainer.gradient_clip_val is not None
         clip = "" if clipped else ", or set trainer.gradient_clip_val=1"
         raise InputError(
-            f"the training loss is not finite since iteration {step} (epoch {trainer.current_epoch}); the "
+            f"the training loss is not finite from iteration {step} on (epoch {trainer.current_epoch}); the "
             f"last good checkpoint stays; choose a smaller optimizer.lr (here {rate:.2g}){clip}"
         )

@@ -1,4 +1,4 @@
-"""Keeps the per-sample outputs of the latest evaluation, for ``predictions.safetensors``."""
+"""A callback that keeps the outputs of the latest evaluation, for ``predictions.safetensors``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FIELDS = ("logits", "features", "target", "id")
 
 
 class PredictionRecorder(Callback):
-    """Outputs of every evaluation loader's latest pass, on the CPU, in the order of sample ids.
+    """Keeps the outputs of each evaluation loader's latest pass, on the CPU, in the order of sample ids.
 
     Args:
         loaders: a name for each validation loader, in order; test outputs are named ``test``.
 
     Attributes:
-        latest: by loader name: ``logits`` (N, C), ``features`` (N, D), ``target`` (N,), ``id`` (N,). Complete
-            on rank 0 only.
+        latest: outputs of all ranks, by loader name: ``logits`` (N, C) and ``features`` (N, D), float32,
+            ``target`` (N,) and ``id`` (N,), int64.
     """
 
     def __init__(self, loaders: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a training step draws at random depends on its number alone."""
+"""A callback that lets seed, epoch, step and rank alone determine a training step's random numbers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ftc.data.randomness import mixed
 
 
 class SeedSteps(Callback):
-    """Seeds torch before every training step, so that dropout and its like need no state to go on from.
+    """Seeds torch before every training step, so that checkpoints need no generator state for dropout.
 
-    Neither evaluations nor loaders between two steps change what the next one draws.
+    Neither evaluations nor loaders between two steps change the random numbers of the next one.
 
     Args:
         seed: together with epoch, step and rank it determines the draws.

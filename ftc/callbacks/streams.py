@@ -1,4 +1,4 @@
-"""Outputs of evaluation steps, streamed into metrics by what their loader holds."""
+"""Streams of outputs of evaluation steps into metrics, by the role of their loader."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ SEEN_DATA: tuple[SeenData, ...] = ("train", "held_out")
 class RoleStreams:
     """The metrics of one evaluation, fed by the role of the loader that a batch comes from.
 
-    Under FSDP ranks need equally many batches: pad evaluation shards, and collect what is no padding.
+    Under FSDP ranks need equally many batches: pad evaluation shards, and collect all but the padding.
 
     Args:
         partition: seen, absent and other columns.
         loaders: the role of each validation loader, in order, see `ftc.CalibrationCallback`.
         top_k: values of k for accuracies.
-        pool_from_val: whether the images of ``val`` serve as the unlabelled pool where no loader is one.
+        pool_from_val: whether the images of ``val`` serve as the pool where no loader has that role.
 
     Attributes:
         evaluated_role: ``val`` or ``test``, the role of the evaluated samples.
         pool_origin: where the pool comes from, in words.
 
     Raises:
-        InputError: an unknown role, a role that stands twice, not exactly one of ``val`` and ``test``, or a
-            gallery after it.
+        InputError: an unknown role, a role of two loaders, not exactly one of ``val`` and ``test``, or a
+            ``gallery`` after it.
     """
 
     def __init__(
@@ -80,7 +80,10 @@ class RoleStreams:
         return bool({"gallery", "calibration"} & set(self.loaders))
 
     def begin(self, module: LightningModule, stage: Literal["val", "test"]) -> None:
-        """Start anew. Test epochs keep the class means of the last validation, and collect no evidence."""
+        """Start a new evaluation.
+
+        Test epochs keep the class means of the last validation, and collect no evidence.
+        """
         # Metrics hold float64, which Apple's GPUs do not have.
         self._device = torch.device("cpu") if module.device.type == "mps" else module.device
         partition = self.partition
@@ -104,9 +107,9 @@ class RoleStreams:
         """Add a batch.
 
         Args:
-            loader: which validation loader it comes from; None for a test loader.
-            module: whose evaluation step it was.
-            outputs: of the step, with ``logits`` (N, C), ``target`` (N,) and perhaps ``features`` (N, D).
+            loader: index of the batch's validation loader; None for a test loader.
+            module: the module whose evaluation step gave the outputs.
+            outputs: the step's outputs: ``logits`` (N, C), ``target`` (N,) and perhaps ``features`` (N, D).
 
         Raises:
             InputError: a loader without a role, or outputs without logits and target.
@@ -161,7 +164,7 @@ class RoleStreams:
         return Observed({on: statistics for on, statistics in seen.items() if len(statistics)}, pool)
 
     def evaluated(self, epoch: int, head: Mapping[str, float], stage: Literal["val", "test"]) -> Evaluated:
-        """The evaluated samples, over all ranks; the evaluation ends here, and its metrics are let go."""
+        """The evaluated samples, over all ranks; the evaluation ends here, and its metrics are dropped."""
         metrics, self._metrics = self._metrics, {}
         labels = "test" if stage == "test" else self.evaluated_role
         return Evaluated(

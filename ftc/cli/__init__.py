@@ -1,1 +1,1 @@
-"""What all commands share: Hydra, early checks, errors of one line, sweeps (no torch)."""
+"""The part that all commands share: Hydra, early checks, one-line errors, sweeps (no torch)."""

@@ -1,4 +1,4 @@
-"""Errors as one line each."""
+"""One-line error messages (no torch)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-# Seconds that the other processes of a host give the first to say what is wrong.
+# How long other local ranks wait (s) before they exit, so that rank 0's message is printed first.
 _TURN = 5.0
 
 
 def fail(message: str) -> NoReturn:
-    """Print one line a problem on stderr and exit with status 2.
+    """Print one line per problem on stderr and exit with status 2.
 
-    Of several processes of a host the first speaks for all: it ends the others, or torchrun does.
+    On each host local rank 0 prints first; when it exits, it or torchrun ends the other processes.
     """
     if int(os.environ.get("LOCAL_RANK", "0")):
         time.sleep(_TURN)
@@ -29,7 +29,7 @@ def fail(message: str) -> NoReturn:
 
 
 def explain(error: BaseException) -> str:
-    """One line for an error of Hydra or OmegaConf: key, value, choices."""
+    """One line about an error of Hydra or OmegaConf, with key, value and choices."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={choice}: no such choice; choose from {', '.join(error.options)}"

@@ -1,4 +1,4 @@
-"""From a command line to a command's work, under Hydra: early checks, one-line errors, sweeps (no torch)."""
+"""Run a command under Hydra: early checks, one-line errors, sweeps (no torch)."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def conf_dir() -> Path:
 
 
 def launch(command: str) -> None:
-    """Run a command, or the jobs of a multirun of it, under Hydra.
+    """Run a command, or the jobs of its multirun, under Hydra.
 
     The command names its primary configuration in `conf_dir`, its type in `KINDS`, and the function
-    ``ftc.runs.<command>.<command>`` that does the work in ``config.run_dir`` and returns the scalars that a
-    sweep's table lists.
+    ``ftc.runs.<command>.<command>``, which does the work in ``config.run_dir`` and returns the scalars of the
+    sweep's table.
     """
     # Hydra would print its own, longer report and exit; we want the exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -68,7 +68,7 @@ def launch(command: str) -> None:
                 return _objective(typed, row)
         except InputError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # it stands for the launcher's: every job was checked before
+                raise  # a failure of the launcher: every job was checked before
             fail(str(error))
         return None
 
@@ -89,9 +89,9 @@ def launch(command: str) -> None:
 def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
     """The function that does a command's work.
 
-    Importing it imports torch, which takes seconds: wrong input is answered before.
+    The import takes seconds because of torch, so it comes after the checks of the configuration.
     """
-    # Matplotlib logs while it is imported; Lightning sets its own levels then.
+    # Matplotlib logs while it is imported; Lightning sets its own levels at import, so ours come after it.
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     work = getattr(import_module(f"ftc.runs.{command}"), command)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -100,7 +100,7 @@ def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
 
 
 def _end(sweep: Sweep, error: Exception | None = None) -> None:
-    """Report on a sweep; exit with status 1 where a job did not finish, or the launcher failed."""
+    """Report on a sweep; exit with status 1 if a job did not finish or the launcher failed."""
     if not leads():
         return
     finished = sweep.report()
@@ -114,13 +114,13 @@ def _end(sweep: Sweep, error: Exception | None = None) -> None:
 
 
 class CheckConfig(Callback):
-    """Checks the configuration, every job's in a multirun, before anything else happens.
+    """Check the configuration before anything else happens; in a multirun, that of every job.
 
     Args:
-        kind: name of its type in `KINDS`.
+        kind: the command, a key of `KINDS`.
 
     Attributes:
-        sweep: the one at work in this process, None where there is none.
+        sweep: the sweep that this process runs; None outside a sweep.
     """
 
     sweep: ClassVar[Sweep | None] = None
@@ -132,11 +132,11 @@ class CheckConfig(Callback):
         self._check(_without_hydra(config))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        # Jobs are composed anew from these overrides; the sweep's folder must not depend on the job's.
+        # Jobs are composed anew from these overrides; a job's own must not change the sweep's folder.
         with read_write(config.hydra):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{config.hydra.sweep.dir}'")
         grid = config.hydra.sweeper.get("_target_") != optuna_sweeper.PLUGIN
-        # What a sweep's configuration goes through, below what the command line says.
+        # Values that the configuration sweeps; those of the command line come later, and so override them.
         swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         jobs: dict[str, list[str]] = {}
         objective = None
@@ -148,8 +148,8 @@ class CheckConfig(Callback):
                     jobs[job.run_name()] = overrides
                 objective = getattr(job, "objective", None)
                 if objective is not None:
-                    # Worth importing torch for: a sweep that chooses by it would fail job by job.
-                    import_module("ftc.runs.train").check(job)
+                    # Worth the import of torch: otherwise the sweep would fail only job by job.
+                    import_module("ftc.assembly.components").build_calibrators(job)
         except (HydraException, OmegaConfBaseException) as error:
             fail(explain(error))
         except InputError as error:
@@ -182,7 +182,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 def _with_folder(config: DictConfig, kind: type[Node]) -> DictConfig:
-    """Fill in ``run_dir`` and ``group`` where they are left open."""
+    """Fill in ``run_dir`` and ``group`` where they are null."""
     if not issubclass(kind, JobConfig):
         return config
     hydra_config = HydraConfig.get()
@@ -199,14 +199,14 @@ def _sweep_name(_root_: DictConfig) -> str:
     return f"{_root_.name}-{digest(sorted(_root_.hydra.overrides.task))}"
 
 
-# Here, and not where jobs are launched: a job's process may be another one. That our launchers' settings are
-# checked against their plugins' is meant to be.
+# Set at import, not in `launch`, since a job may run in another process. The warning is about our launcher
+# files, which are checked against the plugins' schemas on purpose.
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/.*' is validated against ConfigStore schema")
 
 
 def _sweep_row(config: Node) -> AbstractContextManager[dict[str, Any]]:
-    """In a multirun, the job's row in the sweep's table."""
+    """The job's row in the sweep's table; outside a multirun, a row that is not kept."""
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or not isinstance(config, JobConfig):
         return nullcontext({})
@@ -215,15 +215,15 @@ def _sweep_row(config: Node) -> AbstractContextManager[dict[str, Any]]:
 
 
 def _objective(config: Node, scalars: Mapping[str, Any]) -> float | None:
-    """What the job returns to a sweeper.
+    """The number that the job returns to a sweeper; None without an objective.
 
     Raises:
-        InputError: a run that finished without it.
+        InputError: the run finished without this number.
     """
     name = getattr(config, "objective", None)
     if name is None:
         return None
     value = scalars.get(f"selection/{name}")
     if value is None:
-        raise InputError(f"objective={name}: this run has no such number; overwrite=true makes it anew")
+        raise InputError(f"objective={name}: this run has no such number; overwrite=true computes it")
     return float(value)

@@ -1,4 +1,4 @@
-"""The jobs of a multirun, checked before the first of them starts."""
+"""Checks of a multirun's jobs before the first of them starts (no torch)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ftc.errors import InputError
 
 
 def check_installed(config: DictConfig) -> None:
-    """Refuse a launcher or sweeper whose package is not there.
+    """Refuse a launcher or sweeper whose package is not installed.
 
     Raises:
-        InputError: how to get it.
+        InputError: a package is missing; the message says how to install it.
     """
     target = config.hydra.launcher._target_
     choices = config.hydra.runtime.choices
@@ -37,7 +37,7 @@ def check_processes(trainer: TrainerConfig, launcher: DictConfig) -> None:
     """Refuse a job that would start its processes itself: each would run the whole sweep again.
 
     Raises:
-        InputError: how to start them with the sweep.
+        InputError: the job's processes do not fit the sweep; the message says how to start them.
     """
     started = int(os.environ.get("WORLD_SIZE", 1))
     kind = launcher._target_.rpartition(".")[2]
@@ -56,7 +56,13 @@ def check_processes(trainer: TrainerConfig, launcher: DictConfig) -> None:
 
 
 def expand(overrides: list[str], grid: bool) -> Iterator[list[str]]:
-    """The overrides of every job of a grid; of another sweep, those that reach the ends of what it searches.
+    """The overrides of every job of a grid, or of jobs that reach the ends of another sweep's search.
+
+    Args:
+        overrides: ``key=value``, of the sweep's configuration and of the command line; the last one of a
+            key counts.
+        grid: whether every combination is a job. If not, one key at a time takes each of its values, or both
+            ends of its interval.
 
     Raises:
         InputError: an interval in a grid.

@@ -1,4 +1,4 @@
-"""Optuna as a Hydra sweeper: the next jobs' values follow from what the earlier ones returned (no torch)."""
+"""Optuna as a Hydra sweeper: the results of earlier jobs decide the values of the next (no torch)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# Hydra builds sweepers of its plugins' package only, and looks them up by this name.
+# Hydra builds only sweepers of its plugins' package, and finds this one by its name.
 PLUGIN = "hydra_plugins.ftc.OptunaSweeper"
 
 
@@ -26,17 +26,17 @@ def register() -> None:
 
 
 class OptunaSweeper(Sweeper):
-    """Maximises what jobs return, with Optuna's tree-structured Parzen estimator.
+    """Maximise the number that jobs return, with Optuna's tree-structured Parzen estimator.
 
-    hydra-optuna-sweeper wants an Optuna below 3, of 2022; this one takes those that are maintained.
-    Nothing but the run folders is kept: with one seed and the same results Optuna asks for the same values,
-    so the same command goes on where it was interrupted.
+    hydra-optuna-sweeper needs Optuna below 3, of 2022; this class works with maintained versions. Only run
+    folders are kept: with the same seed and the same results Optuna asks for the same values, so the same
+    command continues an interrupted sweep.
 
     Args:
-        n_trials: jobs in all.
-        n_jobs: jobs that are launched together, before any of them has returned.
-        seed: of the choices.
-        params: by key, what to search: ``interval(a,b)``, ``int(interval(a,b))``, ``tag(log,interval(a,b))``,
+        n_trials: number of jobs.
+        n_jobs: number of jobs that are launched together, before any of them has returned.
+        seed: seed of Optuna's sampler.
+        params: what to search, by key: ``interval(a,b)``, ``int(interval(a,b))``, ``tag(log,interval(a,b))``,
             ``choice(…)`` or ``range(…)``.
     """
 
@@ -55,7 +55,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        # Optuna takes a second to import, and is an extra.
+        # Optuna is an optional dependency, and takes a second to import.
         import optuna
 
         assert self.launcher is not None
@@ -67,7 +67,7 @@ class OptunaSweeper(Sweeper):
         fixed: dict[str, str] = {}
         for override in OverridesParser.create().parse_overrides(given):
             key = override.get_key_element()
-            # What comes last wins, as in Hydra: a value on the command line ends the search of its key.
+            # The last override counts, as in Hydra: a value on the command line ends the search of its key.
             space.pop(key, None)
             fixed.pop(key, None)
             if override.is_sweep_override():

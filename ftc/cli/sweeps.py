@@ -1,4 +1,4 @@
-"""A sweep's table, which its jobs write as they end, and what is said when all have (no torch)."""
+"""A sweep's table, to which every job adds its row as it ends, and the report at the end (no torch)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ftc.files import written_whole
 
 SWEEP_TABLE = "sweep.csv"
 FINISHED = "finished"
-# What a job's row begins with; swept values and scalars follow.
+# The first columns of the table; swept values and scalars follow.
 _HEAD = ("run", "status", "error")
 
 
@@ -29,9 +29,9 @@ class Sweep:
     """Jobs that share a folder and a table there, ``sweep.csv``.
 
     Attributes:
-        folder: the sweep's.
-        jobs: by the name of their run folder, the overrides of the jobs known beforehand.
-        objective: the scalar a sweeper asks for, or None.
+        folder: the sweep's folder.
+        jobs: overrides of the jobs that are known beforehand, by the name of their run folder.
+        objective: the scalar that a sweeper maximises, or None.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class Sweep:
     objective: str | None = None
 
     def begin(self) -> None:
-        """Give every job a row, in order; those that are finished keep theirs."""
+        """Write a row for every job, in order; finished jobs keep theirs."""
         waiting = {name: first_cells(name, "waiting", overrides) for name, overrides in self.jobs.items()}
         with _table(self.folder / SWEEP_TABLE) as rows:
             known = dict(rows)
@@ -48,8 +48,12 @@ class Sweep:
             rows |= {name: waiting[name] for name in waiting if rows[name]["status"] != FINISHED}
 
     def report(self) -> bool:
-        """Print the table, and a line on stderr for each job that did not finish; whether all did."""
-        # Rich and the rest are wanted at a sweep's end only.
+        """Print the table, and a line on stderr for each unfinished job.
+
+        Returns:
+            Whether all jobs finished.
+        """
+        # Rich takes time to import, and only the end of a sweep needs it.
         from ftc.reporting.tables import console, sweep_table
 
         rows = read_rows(self.folder / SWEEP_TABLE)
@@ -62,31 +66,32 @@ class Sweep:
             job = " ".join(f"{key}={row[key]}" for key in swept if row[key]) or row["run"]
             why = (
                 row["error"]
-                or "no word from it, its process was lost or is at work; the same command does it again"
+                or "no result: its process was lost or is still running; run the same command again"
             )
             print(f"ftc: error: job {job}: {why}", file=sys.stderr)
         return not failed
 
 
 def leads() -> bool:
-    """Whether this process writes: of several that do one job together, the first."""
+    """Whether this process writes: the first of those that do one job together."""
     ranks = (os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ)
     return int(next(ranks, 0)) == 0
 
 
 @contextmanager
 def job_row(folder: Path, name: str, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Note in the sweep's table how a job ended, as soon as it has; its errors end here.
+    """Write a job's row into the sweep's table as soon as the job ends, with success or an error.
 
-    The other jobs go on. The trace of an error that is no `InputError` lies beside the table.
+    Errors are not raised again, so that the other jobs go on. The traceback of an error other than
+    `InputError` is written beside the table.
 
     Args:
-        folder: the sweep's.
-        name: of the job's run folder.
-        overrides: the job's, ``key=value``.
+        folder: the sweep's folder.
+        name: name of the job's run folder.
+        overrides: the job's overrides, ``key=value``.
 
     Yields:
-        Where to put the scalars that the table lists.
+        A dict for the scalars that the table lists.
     """
     row: dict[str, Any] = {}
     status, message = FINISHED, ""
@@ -109,7 +114,7 @@ def job_row(folder: Path, name: str, overrides: Sequence[str]) -> Iterator[dict[
 
 
 def first_cells(name: str, status: str, overrides: Sequence[str], error: str = "") -> dict[str, str]:
-    """The cells a job's row begins with: run, status, error and its overrides."""
+    """The first cells of a job's row: run, status, error and its overrides."""
     cells = dict(zip(_HEAD, (name, status, error), strict=True))
     for override in overrides:
         key, _, value = override.partition("=")
@@ -118,13 +123,13 @@ def first_cells(name: str, status: str, overrides: Sequence[str], error: str = "
 
 
 def swept_keys(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The overrides in which jobs differ; scalars are told by the slash in their names."""
+    """The overrides in which jobs differ; a column with a slash in its name is a scalar."""
     keys = [key for key in (rows[0] if rows else ()) if "/" not in key and key not in _HEAD]
     return [key for key in keys if len({row[key] for row in rows}) > 1]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table; none where there is no such file."""
+    """The rows of a table; none if the file does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -132,14 +137,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def add_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row to a table, in the place of the row of the same run; safe when jobs end at once."""
+    """Add a row to a table, or replace the row of the same run; safe when several jobs end at once."""
     with _table(path) as rows:
         rows[row["run"]] = row
 
 
 @contextmanager
 def _table(path: Path) -> Iterator[dict[str, Mapping[str, Any]]]:
-    """The rows of a table by run, to be changed; nobody else changes them meanwhile."""
+    """The rows of a table by run, to be changed in the block; a lock keeps other processes out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         rows: dict[str, Mapping[str, Any]] = {row["run"]: row for row in read_rows(path)}

@@ -1,1 +1,1 @@
-"""The configuration as types, one file a group, and the line for everything wrong with it (no torch)."""
+"""The configuration as types, one file per group, and its checks (no torch)."""

@@ -11,6 +11,8 @@ from ftc.errors import InputError
 
 
 class BootstrapConfig(Node):
+    """Bootstrap intervals of results; ``replicates: 0`` for none."""
+
     replicates: NonNegativeInt
     confidence: Annotated[float, Field(gt=0, lt=1)]
     seed: NonNegativeInt
@@ -24,6 +26,8 @@ class BootstrapConfig(Node):
 
 
 class CalibratorsConfig(Node):
+    """The calibrators there are, those in use, and how results are reported."""
+
     use: list[str]
     top_k: list[PositiveInt]
     average: Literal["sample", "class"]
@@ -49,6 +53,8 @@ class CalibratorsConfig(Node):
 
 
 class CalibrationConfig(CalibratorsConfig):
+    """The calibrators of a run, one of which the deployed model uses."""
+
     default: str | None
 
     @model_validator(mode="after")
@@ -64,5 +70,5 @@ class CalibrationConfig(CalibratorsConfig):
 
     @property
     def deployed(self) -> str:
-        """The calibrator whose result a deployed model gets: the default, else the first in use."""
+        """Name of the calibrator that the deployed model uses: ``default``, or the first in use."""
         return self.use[0] if self.default is None else self.default

@@ -1,4 +1,4 @@
-"""From a composed configuration to its types, and a line for everything that is wrong with it (no torch)."""
+"""Check a composed configuration and turn it into types (no torch)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(config: DictConfig, kind: type[C]) -> C:
     """Turn a composed configuration into types.
 
     Raises:
-        InputError: a line for each key that is wrong, naming key, value and choices.
+        InputError: a key is wrong; the message has one line per wrong key, with value and choices.
     """
     try:
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -43,20 +43,20 @@ def check(config: DictConfig, kind: type[C]) -> C:
     except ValidationError as error:
         lines: dict[str, str] = {}
         for detail in error.errors():
-            # Of a value that fits no branch of a union, the first branch's word is enough.
+            # A value that fits no branch of a union has an error per branch: the first is enough.
             lines.setdefault(*_explain(dict(detail)))
         raise InputError("\n".join(lines.values())) from error
 
 
 def _explain_reference(config: DictConfig, error: InterpolationKeyError) -> str:
-    """One line for a value that refers to a key that is not there."""
+    """One line about a value that refers to a missing key."""
     found = re.search(r"'([^']+)' not found", str(error))
     missing = found[1] if found else str(error.key)
     parts = missing.split(".")
     for depth in range(len(parts) - 1, 1, -1):
         choices, choice = OmegaConf.select(config, ".".join(parts[:depth])), parts[depth]
         if isinstance(choices, DictConfig):
-            # A value that selects among keys, such as data.source among data.domains.
+            # The value selects among keys, as data.source does among data.domains.
             group = parts[0]
             named = [key for key in config[group] if _value(config, f"{group}.{key}") == choice]
             key = f"{group}.{named[0]}" if named else ".".join(parts[:depth])
@@ -69,11 +69,11 @@ def _value(config: DictConfig, key: str) -> Any:
 
 
 def _explain(detail: dict[str, Any]) -> tuple[str, str]:
-    """The key that is wrong, and a line about it."""
+    """The wrong key, and one line about it."""
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return str(cause), str(cause)
-    # Branches of a union, such as list[int] or a kind of partition, are no part of the key.
+    # Branches of a union, such as list[int] or a kind of partition, are not part of the key.
     parts = [
         part
         for before, part in zip(("", *detail["loc"]), detail["loc"], strict=False)

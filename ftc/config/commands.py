@@ -1,4 +1,4 @@
-"""The configuration as types, with everything that values alone can tell about themselves (no torch)."""
+"""The configuration of each command as types, with the checks that need values alone (no torch)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ftc.errors import InputError
 from ftc.files import digest, file_digest
 from ftc.results import OBJECTIVES
 
-# Files that hold logits; a folder of them holds an array each.
+# Suffixes of files that hold logits; a folder holds one .npy file per array instead.
 LOGIT_FILES = (".npz", ".npy", ".safetensors", ".parquet")
 
-# What a run's numbers do not depend on, and so its name neither.
+# Keys that do not change a run's numbers: its name does not depend on them either.
 _NOT_COMPUTED = (
     *("run_dir", "group", "output_dir", "cache_dir", "logger"),
     *("overwrite", "resume", "checkpoint_minutes", "objective"),
@@ -35,20 +35,26 @@ _NOT_COMPUTED = (
 
 
 class JobConfig(Node, ABC):
-    """What all jobs that write a run folder have in common."""
+    """The keys of every command that writes a run folder."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     output_dir: str
     run_dir: str | None
     overwrite: bool
 
+    @property
+    def folder(self) -> Path:
+        """The run folder; ``run_dir`` is filled in before any work begins."""
+        assert self.run_dir is not None
+        return Path(self.run_dir)
+
     @abstractmethod
     def run_name(self) -> str:
-        """A name by what the job computes."""
+        """The name of the run folder, which says what the job computes."""
 
 
 class TrainConfig(JobConfig):
-    """All of ``python -m ftc.train``'s configuration."""
+    """The configuration of ``python -m ftc.train``."""
 
     seed: NonNegativeInt
     group: str | None
@@ -82,8 +88,8 @@ class TrainConfig(JobConfig):
         for key, value in whole.items():
             if self.trainer.strategy == "fsdp" and value:
                 raise InputError(
-                    f"{key}={value}: needs whole weights in every process, which trainer.strategy=fsdp "
-                    "shares; leave it out, or choose trainer=ddp"
+                    f"{key}={value}: needs whole weights in every process, but trainer.strategy=fsdp "
+                    "shards them; leave it out, or choose trainer=ddp"
                 )
         if self.data.readers.source is None and not self.has_pretrained_head:
             raise InputError(
@@ -116,23 +122,23 @@ class TrainConfig(JobConfig):
 
     @property
     def trains_source(self) -> bool:
-        """Whether the source stage trains: on source images, unless a checkpoint is the source model."""
+        """Whether the source stage trains: with source images, and without ``source.checkpoint``."""
         return self.data.readers.source is not None and self.source.checkpoint is None
 
     def cache(self, part: Literal["source", "folds", "images"]) -> Path:
-        """A part of what runs share: source models, folds of pseudo cross-validation, decoded images."""
+        """Folder of a part of the cache, which runs share: source models, folds of PCV or decoded images."""
         return Path(self.cache_dir) / part
 
     def execution(self) -> dict[str, Any]:
-        """How the model is executed, which everything trained depends on in its last places."""
+        """The settings of execution, on which trained weights depend in their last digits."""
         return {"channels_last": self.channels_last, "compile": self.compile}
 
     def run_name(self) -> str:
-        """A name by what the run computes: experiment, digest of the configuration, seeds."""
+        """The name of the run folder: experiment, digest of the configuration, seeds."""
         return f"{self.name}-{digest(self.content())}-{self.partition.label()}-s{self.seed}"
 
     def content(self) -> dict[str, Any]:
-        """What the run's numbers depend on, JSON types: files count by content, not by place."""
+        """Everything that the run's numbers depend on, as JSON types; files by content, not by path."""
         content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
         content["partition"] = self.partition.identity()
         content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
@@ -142,7 +148,7 @@ class TrainConfig(JobConfig):
 
 
 class EvaluateConfig(TrainConfig):
-    """All of ``python -m ftc.evaluate``'s configuration: a run's, and the checkpoint to evaluate."""
+    """The configuration of ``python -m ftc.evaluate``: a run's, and the checkpoint to evaluate."""
 
     checkpoint: str
 
@@ -161,7 +167,7 @@ class EvaluateConfig(TrainConfig):
 
 
 class CalibrateConfig(JobConfig):
-    """All of ``python -m ftc.calibrate``'s configuration."""
+    """The configuration of ``python -m ftc.calibrate``."""
 
     train: str | None
     held_out: str | None
@@ -180,12 +186,12 @@ class CalibrateConfig(JobConfig):
         return self
 
     def files(self) -> dict[str, Path]:
-        """The files of logits that are given, by key."""
+        """The given files of logits, by key."""
         given = {key: getattr(self, key) for key in ("train", "held_out", "pool", "eval")}
         return {key: Path(value) for key, value in given.items() if value is not None}
 
     def run_name(self) -> str:
-        """A name by what the job computes: name, digest of configuration and of the files' content."""
+        """The name of the run folder: ``name``, and a digest of the configuration and the files' content."""
         content = {k: v for k, v in self.model_dump().items() if k not in _NOT_COMPUTED}
         for key, path in self.files().items():
             parts = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -194,7 +200,7 @@ class CalibrateConfig(JobConfig):
 
 
 class CompareConfig(Node):
-    """All of ``python -m ftc.compare``'s configuration."""
+    """The configuration of ``python -m ftc.compare``."""
 
     runs: str
     chosen_on: list[NonNegativeInt]

@@ -1,4 +1,4 @@
-"""The configuration of images and model, as types (no torch)."""
+"""The data group: readers, head columns, augmentation and loading (no torch)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from ftc.benchmarks.catalogue import check_present
 from ftc.config.node import Node, Target
 from ftc.errors import InputError
 
-# Names of head columns that need no file, see `ftc.data.columns`.
+# Values of data.columns that name no file, see `ftc.data.columns`.
 _NAMED = ("imagenet-1k", "model")
 
 
 class ReadersConfig(Node):
+    """The readers of a run; None where there is none."""
+
     source: Target | None
     train: Target
     val: Target | None
@@ -30,7 +32,9 @@ class ReadersConfig(Node):
 
 
 class DataConfig(Node):
-    # Further keys are parameters that readers refer to: root, source, target, task and their like.
+    """The images of a run, and how they are loaded."""
+
+    # Further keys are parameters that readers refer to, such as root, source, target and task.
     model_config = ConfigDict(extra="allow", frozen=True)
 
     benchmark: str | None = None
@@ -64,19 +68,20 @@ class DataConfig(Node):
 
     @property
     def columns_file(self) -> str | None:
-        """The file that names the columns, if one does."""
+        """The file that names the columns; None where none does."""
         return None if self.columns in _NAMED else self.columns
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What readers refer to."""
+        """The further keys, which readers refer to."""
         return dict(self.model_extra or {})
 
     def check_present(self) -> None:
         """Refuse a benchmark that is not on disk.
 
         Raises:
-            InputError: what is missing, where it looked, and the command that gets it.
+            InputError: files are missing (the message names them, their folder and the command that gets
+                them), or source and target are the same domain.
         """
         assert self.benchmark is not None
         given = self.parameters

@@ -1,4 +1,4 @@
-"""The model group."""
+"""The model group: a timm model, or CLIP (no torch)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ftc.config.node import Node
 
 
 class TimmModelConfig(Node):
+    """A model that ``timm.create_model`` knows."""
+
     kind: Literal["timm"]
     name: str
     pretrained: bool
@@ -17,7 +19,7 @@ class TimmModelConfig(Node):
 
 
 class ClipModelConfig(Node):
-    """CLIP's image encoder, its zero-shot classifier as the head; of pre-trained weights, null: random."""
+    """CLIP's image encoder with its zero-shot classifier as the head; ``pretrained: null`` is random."""
 
     kind: Literal["clip"]
     name: str

@@ -1,4 +1,4 @@
-"""The partition group: how seen and absent classes are chosen."""
+"""The partition group: rules that choose seen and absent classes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ftc.partition.published import label_names, published_lists, published_orde
 
 @dataclass(frozen=True)
 class PartitionContext:
-    """What a choice of classes may depend on.
+    """The facts that a choice of classes may depend on.
 
     Attributes:
-        class_names: one a head column.
+        class_names: one per head column.
         trained: columns with training images in the target domain.
         evaluated: columns with test images.
         samples: count and digest of every split's samples, as in a manifest.
-        class_means: of the source model's features, (C, D), for rules that are ``by_source_model``;
+        class_means: class means (C, D) of the source model's features, for rules ``by_source_model``;
             else None.
     """
 
@@ -38,7 +38,7 @@ class PartitionContext:
 
     @property
     def num_classes(self) -> int:
-        """Width C of the head."""
+        """The number C of head columns."""
         return len(self.class_names)
 
 
@@ -46,32 +46,32 @@ class PartitionRule(Node, ABC):
     """A way to choose S and U.
 
     Attributes:
-        by_source_model: whether it looks at the source model, which has to be there first.
+        by_source_model: whether the rule looks at the source model, whose stage then runs first.
     """
 
     by_source_model: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, context: PartitionContext) -> ClassPartition:
-        """The partition.
+        """Choose the partition.
 
         Raises:
-            InputError: names the key and the value.
+            InputError: the rule does not fit the data; the message names key and value.
         """
 
     @abstractmethod
     def label(self) -> str:
-        """What a run's name says about it."""
+        """The part of a run's name that stands for the partition."""
 
     def identity(self) -> dict[str, Any]:
-        """What shapes the partition, JSON types: content, not places."""
+        """Everything that the partition depends on, as JSON types; files by content, not by path."""
         return self.model_dump()
 
     def check(self, num_classes: int | None) -> None:
-        """Refuse early what does not depend on the data.
+        """Check early what does not depend on the data.
 
         Raises:
-            InputError: names the key and the value.
+            InputError: a value is wrong; the message names key and value.
         """
 
 
@@ -85,10 +85,10 @@ class _Drawn(PartitionRule):
 
     @property
     def size(self) -> int:
-        """How many classes are seen.
+        """The number of seen classes.
 
         Raises:
-            InputError: it was left open.
+            InputError: ``num_seen`` is not given.
         """
         if self.num_seen is None:
             raise InputError("partition.num_seen: missing; give it a value")
@@ -106,7 +106,7 @@ class _Drawn(PartitionRule):
 
 
 class RandomPartition(_Drawn):
-    """Drawn among the classes that have training images, or named."""
+    """Seen and absent classes drawn among those with training images, or named."""
 
     kind: Literal["random"]
     seen: list[int | str] | None
@@ -127,22 +127,22 @@ class RandomPartition(_Drawn):
 
 
 class NamedPartition(Node):
-    """Given column by column, for logits, which have no class names."""
+    """Seen and absent columns listed by number, for saved logits, which have no class names."""
 
     seen: list[int]
     absent: list[int] | None
 
     def of_width(self, num_classes: int) -> ClassPartition:
-        """The partition of a head that wide.
+        """The partition of a head of ``num_classes`` columns.
 
         Raises:
-            InputError: names the key and the value.
+            InputError: the columns make no partition; the message names key and value.
         """
         return _named([str(c) for c in range(num_classes)], self.seen, self.absent)
 
 
 class SemanticPartition(_Drawn):
-    """Seen classes near to the absent ones or far from them, by the source model's class means."""
+    """Seen classes that are near to the absent ones or far from them, by the source model's class means."""
 
     by_source_model = True
     kind: Literal["near", "far"]
@@ -166,7 +166,14 @@ class SemanticPartition(_Drawn):
 
 
 class Published(Node):
-    """Where the released repository keeps a benchmark's class order."""
+    """The place of a benchmark's class order in the paper's released repository.
+
+    Attributes:
+        benchmark: folder below ``asset/``.
+        lists: glob of the list files that name the classes.
+        order: key of the order to use.
+        orders: key → name of the published list, see `ftc.partition.published.published_order`.
+    """
 
     benchmark: Literal["OfficeHome", "ImageNet"]
     lists: str
@@ -175,7 +182,7 @@ class Published(Node):
 
 
 class PaperPartition(PartitionRule):
-    """The published class order: seen = its first classes, absent = its last."""
+    """The paper's published class order: seen = its first classes, absent = its last."""
 
     kind: Literal["paper"]
     repo: str | None
@@ -229,7 +236,7 @@ class PaperPartition(PartitionRule):
 
 
 class FilePartition(PartitionRule):
-    """A partition manifest, such as an earlier run's ``partition.json``."""
+    """The partition of a manifest, such as an earlier run's ``partition.json``."""
 
     kind: Literal["file"]
     path: str
@@ -242,7 +249,7 @@ class FilePartition(PartitionRule):
                 found = context.samples.get(split)
                 if found is not None and dict(found) != expected.model_dump():
                     raise InputError(
-                        f"partition.path={self.path}: its {split} samples are others ({expected.count}, "
+                        f"partition.path={self.path}: its {split} samples differ ({expected.count}, "
                         f"here {found['count']}); use the same lists, or set partition.samples=ignore"
                     )
         return manifest.partition(context.class_names)
@@ -261,7 +268,7 @@ class FilePartition(PartitionRule):
 
 
 class DataPartition(PartitionRule):
-    """As the data are: seen = the classes with training images."""
+    """The partition that the data imply: seen = the classes with training images."""
 
     kind: Literal["data"]
     absent: Literal["rest", "evaluated"]

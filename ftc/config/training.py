@@ -1,4 +1,4 @@
-"""How models are trained: optimiser, schedule, source model, trainer."""
+"""The optimizer, scheduler, source and trainer groups (no torch)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from ftc.errors import InputError
 
 
 class OptimizerConfig(Node):
+    """An optimiser of timm; ``lr`` is the head's."""
+
     name: str
     lr: PositiveFloat
     backbone_lr_scale: NonNegativeFloat
@@ -29,6 +31,8 @@ class OptimizerConfig(Node):
 
 
 class SchedulerConfig(Node):
+    """A learning-rate schedule of timm, stepped every iteration."""
+
     name: str
     warmup_iterations: NonNegativeInt
     min_lr: NonNegativeFloat
@@ -36,6 +40,8 @@ class SchedulerConfig(Node):
 
 
 class SourceConfig(Node):
+    """The training of the source model, or the checkpoint that takes its place."""
+
     checkpoint: str | None
     strict: bool
     seed: NonNegativeInt
@@ -52,6 +58,8 @@ class SourceConfig(Node):
 
 
 class TrainerConfig(Node):
+    """The arguments of Lightning's Trainer."""
+
     # Lightning's Trainer has many more arguments; it checks those itself.
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -82,5 +90,5 @@ class TrainerConfig(Node):
         return one and self.num_nodes == 1
 
 
-# Where training happens: what is cached does not depend on it.
+# Keys that say where training happens: cached results do not depend on them.
 PLACE = {"accelerator", "devices", "num_nodes", "strategy"}

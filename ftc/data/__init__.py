@@ -1,4 +1,4 @@
-"""Readers of images, samplers and the Lightning data module that partitions by class."""
+"""Readers of images, samplers, and the Lightning data module with its class partition."""
 
 from ftc.data.cache import ImageCache
 from ftc.data.checks import check_images

@@ -1,6 +1,7 @@
-"""Augmentations that need no resampling, on batches on any device: every sample draws its own.
+"""Augmentations without resampling, for batches on any device; every image draws its own parameters.
 
-Each is the torchvision transform of its name in floating point, and agrees with it up to rounding to 8 bits.
+Each computes the torchvision transform of the same name in floating point, and agrees with it up to rounding
+to 8 bits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torchvision.transforms import v2
 
 Range = tuple[float, float] | None
 
-# ITU-R 601-2 luma, as torchvision and Pillow have it.
+# Weights of ITU-R 601-2 luma, as in torchvision and Pillow.
 _LUMA = (0.2989, 0.587, 0.114)
 
 # Hues of cyan, green and blue in sixths of the circle.
@@ -33,7 +34,7 @@ class Batched(ABC):
 
 @frozen
 class HorizontalFlip(Batched):
-    """Mirrors with probability ``p``."""
+    """Mirrors each image with probability ``p``."""
 
     p: float
 
@@ -43,7 +44,7 @@ class HorizontalFlip(Batched):
 
 @frozen
 class Grayscale(Batched):
-    """Takes the colour away with probability ``p``."""
+    """Makes each image grey with probability ``p``."""
 
     p: float
 
@@ -53,13 +54,13 @@ class Grayscale(Batched):
 
 @frozen
 class ColorJitter(Batched):
-    """Changes brightness, contrast, saturation and hue by factors drawn from ranges.
+    """Changes brightness, contrast, saturation and hue by amounts drawn from ranges.
 
-    The order of the four is drawn once a call.
+    The order of the four is drawn once per call.
 
     Attributes:
-        brightness, contrast, saturation: ranges of factors, None for no change.
-        hue: range of turns, inside [−0.5, 0.5], None for no change.
+        brightness, contrast, saturation: ranges of factors; None for no change.
+        hue: range inside [−0.5, 0.5], in turns of the circle; None for no change.
     """
 
     brightness: Range
@@ -83,7 +84,7 @@ class ColorJitter(Batched):
 
 
 def batched(transform: Callable[[Any], Any]) -> Batched | None:
-    """What does to batches as a torchvision transform does to an image; None where there is no such thing."""
+    """The augmentation of batches that equals a torchvision transform of an image; None where none does."""
     if isinstance(transform, v2.RandomHorizontalFlip | transforms.RandomHorizontalFlip):
         return HorizontalFlip(transform.p)
     if isinstance(transform, v2.RandomGrayscale | transforms.RandomGrayscale):
@@ -94,45 +95,45 @@ def batched(transform: Callable[[Any], Any]) -> Batched | None:
 
 
 def apply(steps: Sequence[Batched], images: Tensor) -> Tensor:
-    """Augment uint8 (N, channels, H, W)."""
+    """Apply augmentations, in order, to images (N, channels, H, W), uint8."""
     if not steps:
         return images
     values = images.contiguous().float()
     for step in steps:
         values = step(values)
-    # Straight to uint8 torch takes three times as long.
+    # A direct conversion to uint8 takes torch three times as long.
     return values.round_().to(torch.int32).to(torch.uint8)
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Scaled values, in place; ``factor`` (N, 1, 1, 1)."""
+    """Multiply the values by ``factor`` (N, 1, 1, 1), in place."""
     return images.mul_(factor).clamp_(0, 255)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Values further from the mean grey, or nearer, in place; ``factor`` (N, 1, 1, 1)."""
+    """Scale the values' distance from the image's mean grey by ``factor`` (N, 1, 1, 1), in place."""
     return _blend(images, grey(images.mean((2, 3), keepdim=True)), factor)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Colours further from their grey, or nearer, in place; ``factor`` (N, 1, 1, 1)."""
+    """Scale the colours' distance from their own grey by ``factor`` (N, 1, 1, 1), in place."""
     return images if images.shape[1] == 1 else _blend(images, grey(images), factor)
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Colours turned around the HSV circle, in place; ``turn`` (N, 1, 1, 1) in [−0.5, 0.5]."""
+    """Turn the colours around the HSV circle by ``turn`` (N, 1, 1, 1) in [−0.5, 0.5], in place."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
     low = images.amin(1, keepdim=True)
     chroma = images.amax(1, keepdim=True).sub_(low)
-    # Hue in sixths of the circle, −3 to 3. One channel is high and one low, so that the sum below runs
-    # linearly from 0 at red to 3 at cyan: no case distinctions, which are ten times slower.
+    # The hue in sixths of the circle, −3 to 3. One channel is the highest and one the lowest, so the sum
+    # below rises linearly from 0 at red to 3 at cyan. Case distinctions would be ten times slower.
     hue = (green + blue).sub_(red).sub_(low).div_(chroma.clamp(min=1e-4)).add_(1)
     hue.copysign_(green - blue).add_(6 * turn)
     hue.sub_(hue.div(6).floor_(), alpha=6)
-    # A channel turns from low to high between one and two sixths: red away from cyan, green and blue towards
-    # themselves.
+    # Red rises from low to high between one and two sixths away from cyan; green and blue fall from high to
+    # low between one and two sixths away from their own hue.
     distance = (hue - images.new_tensor(_CENTRES)).abs_().clamp_(1, 2)
     torch.addcmul(low - chroma, chroma, distance[:, :1], out=red)
     torch.addcmul(low.add_(chroma, alpha=2), chroma, distance[:, 1:], value=-1, out=images[:, 1:])
@@ -140,7 +141,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
 
 
 def grey(images: Tensor) -> Tensor:
-    """Luma (N, 1, H, W)."""
+    """The luma (N, 1, H, W) of images (N, channels, H, W)."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
@@ -152,7 +153,7 @@ def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 
 def _some(images: Tensor, p: float, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Every image changed with probability p."""
+    """Change every image with probability p."""
     rows = (torch.rand(len(images)) < p).nonzero()[:, 0]
     if len(rows) == len(images):
         return change(images)

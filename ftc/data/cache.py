@@ -1,4 +1,4 @@
-"""Images decoded once and kept, small, for every run that wants them."""
+"""A cache on disk of decoded images that all runs share."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from ftc.data.store import chunks, digest, in_parallel, opened
 from ftc.data.transforms import Form
 from ftc.files import written_whole
 
-# Images a file. Finished files survive an interruption.
+# Images per file; an interruption loses only the file that is being written.
 _SHARD = 256
 
-# Shard, offset in it, height, width, channels.
+# Shard, offset in it (bytes), height, width, channels.
 Place = tuple[str, int, int, int, int]
 
 
 class StoredImages:
-    """A reader's images in one form, read when asked for, one at a time.
+    """A reader's images in one form, read from disk one at a time.
 
     Nothing is held in memory, no file stays open, and any number of processes may read. The operating system
-    keeps what it has room for; mapping the files would show the same bytes, but fault page by page.
+    caches what it has room for; memory-mapped files would give the same bytes, but with many page faults.
 
     Args:
-        folder: of the shards.
-        places: reader row → where its image lies.
+        folder: folder of the shards.
+        places: the image's place, by row of the reader.
         size: number of rows of the reader.
     """
 
@@ -48,18 +48,18 @@ class StoredImages:
             self._places[row] = (numbers[shard], *where)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Pixels of a sample, uint8 (H, W, channels)."""
+        """The pixels of a sample (H, W, channels), uint8."""
         shard, offset, *shape = self._places[row].tolist()
         return np.fromfile(self._shards[shard], np.uint8, math.prod(shape), offset=offset).reshape(shape)
 
 
 class ImageCache:
-    """Decoded images in a folder, by content and form: no run decodes again what another has.
+    """Decoded images in a folder, found by content and form, so that an image is decoded once for all runs.
 
-    Runs may share it, also at once.
+    Several runs may use it at the same time.
 
     Args:
-        folder: may be deleted whenever nothing runs.
+        folder: the cache's folder, which may be deleted whenever no run uses it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,27 +68,29 @@ class ImageCache:
     def store(
         self, reader: Reader, form: Form, rows: Tensor | None = None, num_workers: int = 0
     ) -> StoredImages:
-        """A reader's images in a form; those that are not there yet are decoded.
+        """A reader's images in a form; images that the cache lacks are decoded and added.
 
         Args:
-            reader: its images are known by their encoded content where it has that, else by their pixels.
-            form: what is kept of an image.
-            rows: int64 (N,), the samples that are wanted; by default all.
+            reader: the images; an `EncodedReader`'s are identified by their encoded content, others by their
+                pixels.
+            form: the form to keep the images in.
+            rows: int64 (N,), the samples to store; by default all.
             num_workers: processes to decode in; 0 for this one.
 
         Raises:
             UnreadableImage: an image that cannot be decoded.
+            InputError: a folder that cannot be written to, or whose index is damaged.
         """
         size = len(reader.targets)
         wanted = range(size) if rows is None else rows.tolist()
         contents = self._contents(reader, wanted, num_workers)
         folder = self.folder / "pixels" / digest(form.key.encode())
-        # Of rows with the same content any will do.
+        # Any of several rows with the same content will do.
         row_of = {content: row for row, content in contents.items()}
         with opened(self.folder) as index:
             places = _places(index, folder, row_of)
             if len(places) < len(row_of):
-                # One process builds; the others wait and then find everything there.
+                # One process builds; the others wait, and then find all images.
                 with FileLock(self.folder / "build.lock"):
                     places = _places(index, folder, row_of)
                     missing = [(content, row) for content, row in row_of.items() if content not in places]
@@ -101,7 +103,7 @@ class ImageCache:
         return StoredImages(folder, {row: places[content] for row, content in contents.items()}, size)
 
     def _contents(self, reader: Reader, rows: Sequence[int], num_workers: int) -> dict[int, str]:
-        """Row → what stands for its content."""
+        """The key of each row's content, by row."""
         if not isinstance(reader, EncodedReader):
             tasks = chunks(rows, _SHARD)
             found = in_parallel("Reading images", partial(_pixel_digests, reader), tasks, num_workers)
@@ -120,7 +122,7 @@ class ImageCache:
 
 
 def _places(index: Connection, folder: Path, contents: Iterable[str]) -> dict[str, Place]:
-    """Content → where its image lies, of those that do."""
+    """The places of the images that the cache holds, by content."""
     query = "SELECT shard, offset, height, width, channels FROM image WHERE form = ? AND content = ?"
     places = {}
     there: dict[str, bool] = {}
@@ -140,7 +142,7 @@ def _remember(index: Connection, folder: Path, places: Mapping[str, Place]) -> N
 def _write_shard(
     reader: Reader, form: Form, folder: Path, samples: Sequence[tuple[str, int]]
 ) -> dict[str, Place] | UnreadableImage:
-    """Decode samples of (content, row) into a file of their pixels, one after the other."""
+    """Decode samples (content, row), one after the other, into a file of their pixels."""
     shard = digest("".join(content for content, _ in samples).encode()) + ".u8"
     places = {}
     row = offset = 0

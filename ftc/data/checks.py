@@ -1,4 +1,4 @@
-"""Bad images are found before training: every file is decoded once, ever, and the verdict remembered."""
+"""Checks that find bad images before training; every file is decoded once, and its verdict is kept."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CHUNK = 32
 
 @frozen
 class Verdict:
-    """What decoding an image told.
+    """The result of decoding an image.
 
     Attributes:
-        digest: of its encoded content.
-        fault: why it cannot be decoded, None if it can.
+        digest: digest of the encoded content; empty where the file could not be read.
+        fault: reason why the image cannot be decoded; None if it can.
     """
 
     digest: str
@@ -36,23 +36,23 @@ def check_images(
     folder: Path,
     num_workers: int = 0,
 ) -> dict[str, Tensor]:
-    """Find images that cannot be decoded, and images trained on that are validated or tested on too.
+    """Find images that cannot be decoded, and training images that are also validation or test images.
 
-    Verdicts are kept by stamp: later checks look at the files' sizes and times only. Readers of decoded
-    images have nothing to check.
+    Verdicts are kept by stamp, so later checks look only at the files' sizes and times. Readers of decoded
+    images are not checked.
 
     Args:
-        readers: by name, of which ``train`` must share no sample with ``val`` and ``test``.
-        on_error: refuse bad images with an ``error``, or leave them out (``skip``): unreadable ones
-            everywhere, shared ones of ``train``.
-        folder: where verdicts are kept.
+        readers: readers by name; ``train`` must share no sample with ``val`` or ``test``.
+        on_error: ``error`` raises on bad images; ``skip`` leaves them out: unreadable ones of every reader,
+            and shared ones of ``train``.
+        folder: folder that keeps the verdicts.
         num_workers: processes to decode in; 0 for this one.
 
     Returns:
         The rows to keep of every reader, int64 (N,), in order.
 
     Raises:
-        InputError: bad images, unless they are skipped; names the first few.
+        InputError: bad images, unless they are skipped; the message names the first few.
     """
     encoded = {name: reader for name, reader in readers.items() if isinstance(reader, EncodedReader)}
     stamps = {name: [r.stamp(i) for i in range(len(r.targets))] for name, r in encoded.items()}
@@ -90,9 +90,9 @@ def _refuse(
 def verdicts(
     samples: Mapping[str, tuple[EncodedReader, int]], folder: Path, num_workers: int = 0
 ) -> dict[str, Verdict]:
-    """What is known of samples by stamp; those that nothing is known of are decoded.
+    """The verdicts on samples, by stamp; samples without a verdict are decoded.
 
-    Processes may do so at once, and be interrupted: what was found stays.
+    Several processes may do so at the same time. An interruption loses no verdict that was found before.
     """
     with opened(folder) as index:
         known = {}
@@ -103,7 +103,7 @@ def verdicts(
         unknown = [(stamp, *sample) for stamp, sample in samples.items() if stamp not in known]
         for found in in_parallel("Checking images", _check, chunks(unknown, _CHUNK), num_workers):
             known.update(found)
-            # Without a digest there was nothing to decode: a file out of reach may be back the next time.
+            # A verdict without a digest is not kept: a file that cannot be read now may be readable later.
             lasting = [(stamp, v.digest, v.fault) for stamp, v in found.items() if v.digest]
             with index:
                 index.executemany("INSERT OR REPLACE INTO verdict VALUES (?, ?, ?)", lasting)

@@ -1,4 +1,4 @@
-"""From class names to head columns: done once, where data enter."""
+"""The mapping of class names to head columns, done once, where data enter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ftc.data.readers import OnError, Reader, Selection, select
+from ftc.data.readers import OnError, Reader, Subset, select
 from ftc.errors import InputError
 
 IMAGENET = "imagenet-1k"
@@ -17,14 +17,14 @@ MODEL = "model"
 
 
 class HeadColumns:
-    """What the columns of a head are called.
+    """The names of a head's columns.
 
     Args:
-        names: one a column, as reported.
-        accepted: further names that data may use, WordNet ids for example → column.
+        names: one name per column, as reports show it.
+        accepted: columns by further names that data may use, such as English words beside WordNet ids.
 
     Raises:
-        InputError: a name of two columns.
+        InputError: two columns of the same name.
     """
 
     def __init__(self, names: Iterable[str], accepted: Mapping[str, int] | None = None) -> None:
@@ -39,12 +39,12 @@ class HeadColumns:
         return len(self.names)
 
     def column(self, name: str) -> int | None:
-        """The column that a class name stands for, None where the head has none."""
+        """The column of a class name; None where the head has none."""
         return self._columns.get(name)
 
     @classmethod
     def imagenet(cls) -> HeadColumns:
-        """ImageNet-1k by WordNet ids; first English names are accepted where they name one class only."""
+        """ImageNet-1k's columns by WordNet id; a class's first English name is accepted if it is unique."""
         from timm.data import ImageNetInfo
 
         info = ImageNetInfo(IMAGENET)
@@ -55,12 +55,12 @@ class HeadColumns:
 
     @classmethod
     def from_file(cls, path: Path) -> HeadColumns:
-        """Names from a file: text with a name a line, a JSON list, or a JSON object of name → column.
+        """Read names from a file: a text of one name per line, a JSON list, or a JSON object.
 
-        In an object several names may share a column.
+        An object maps names to columns; several names may share a column.
 
         Raises:
-            InputError: no such file, neither of these, or columns that leave gaps.
+            InputError: no such file, a file of another kind, or columns that leave gaps.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -82,24 +82,24 @@ class HeadColumns:
 
     @classmethod
     def of_readers(cls, readers: Sequence[Reader]) -> HeadColumns:
-        """The data's own names: in the order of a reader that has them all, else sorted."""
+        """The data's own class names, in the order of a reader that has them all, else sorted."""
         every = {name for reader in readers for name in reader.class_names}
         for reader in readers:
             if set(reader.class_names) == every:
                 return cls(reader.class_names)
         return cls(sorted(every))
 
-    def of(self, key: str, reader: Reader, unmapped: OnError = "error") -> Selection:
-        """A reader's samples under head columns.
+    def of(self, key: str, reader: Reader, unmapped: OnError = "error") -> Subset:
+        """A reader's samples, labelled by head columns.
 
         Args:
             key: the reader's name in messages.
-            reader: its class names are looked up.
-            unmapped: whether classes with images that the head does not have are an ``error`` or left out
+            reader: the samples and their class names.
+            unmapped: whether classes that have images but no column are an ``error`` or are left out
                 (``skip``).
 
         Raises:
-            InputError: names all classes that the head does not have.
+            InputError: classes without a column, unless they are skipped; the message names all of them.
         """
         columns = [self.column(name) for name in reader.class_names]
         counts = torch.bincount(reader.targets, minlength=len(columns)).tolist()
@@ -118,16 +118,16 @@ class HeadColumns:
 def columns_of(
     choice: str | None, readers: Sequence[Reader], of_model: Callable[[], Sequence[str] | None]
 ) -> HeadColumns:
-    """The head's columns as ``data.columns`` says.
+    """The head's columns that ``data.columns`` asks for.
 
     Args:
         choice: None for the data's own names; ``imagenet-1k``; ``model`` for the names that come with the
             model's weights; or a file.
         readers: the data.
-        of_model: the model's own names, if it has any.
+        of_model: function that returns the model's own names, or None.
 
     Raises:
-        InputError: no such file, or none of names; a model that has none.
+        InputError: no such file, a file without names, or a model without names.
     """
     if choice is None:
         return HeadColumns.of_readers(readers)

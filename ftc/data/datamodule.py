@@ -33,17 +33,17 @@ from ftc.partition import ClassPartition
 
 @frozen
 class Loading:
-    """How loaders make batches.
+    """The settings of the loaders.
 
     Attributes:
-        batch_size: training images a step, over all processes: the same samples make a step however many
+        batch_size: training images per step, over all processes; a step has the same samples however many
             processes share them.
-        eval_batch_size: images a step and process elsewhere; None: ``batch_size``.
-        iterations_per_epoch: steps an "epoch", drawn from the endless stream; None for one pass.
-        num_workers: worker processes a loader.
-        seed: of the training stream, its order and its augmentation.
-        cache: decodes every image once and keeps it; None decodes anew each time. Evaluation is the same
-            either way; training crops from images already made smaller.
+        eval_batch_size: images per step and process in evaluations; None for ``batch_size``.
+        iterations_per_epoch: steps per epoch, drawn from the endless stream; None for one pass.
+        num_workers: worker processes per loader.
+        seed: seed of the training stream, its order and its augmentation.
+        cache: cache of decoded images; None decodes them anew each time. Evaluation is the same either way;
+            with a cache training crops from images that were reduced before.
     """
 
     batch_size: int = 64
@@ -58,32 +58,35 @@ class PartitionedDataModule(LightningDataModule):
     """Loaders over target data of which only the seen classes may be trained on.
 
     * ``train``: seen classes of the training split, augmented, an endless shuffled stream.
-    * ``calibration``: the same images, evaluation transform, in order.
-    * ``gallery``: the training split's images of *all* classes, evaluation transform. Its seen part is the
-      calibration data; the rest serves the nearest-class-mean probe only.
+    * ``calibration``: the same images under the evaluation transform, in order.
+    * ``gallery``: the training split's images of *all* classes under the evaluation transform. Its seen part
+      is the calibration data; the rest serves the nearest-class-mean probe only.
     * ``pool``: images whose labels are hidden: every target is −1.
-    * ``val``, ``test``: all classes. Without a validation split, ``holdout`` keeps a share of the seen
-      training images out of all of the above and evaluates on those.
+    * ``val``, ``test``: all classes. Without a validation split, ``holdout`` takes a share of the seen
+      training images out of the loaders above, and ``val`` holds those.
 
-    Validation runs over two or three loaders, `validation_roles` names them: the gallery (or, with
+    Validation runs over two or three loaders, whose roles are `validation_roles`: the gallery (or, with
     ``gallery=False``, the calibration data), the pool where there is one, and then the validation data. With
-    neither a validation split nor ``holdout`` the test split is watched in its place, under its own name;
-    nothing may be estimated from it.
+    neither a validation split nor ``holdout`` the test split takes their place, in the role ``test``; it is
+    watched only, and nothing may be estimated from it.
 
-    Images are normalised, and with a cache also augmented as far as batches allow, where the trainer's model
-    is: batches lie there. Without a trainer that is the CPU.
+    Batches are moved to the device of the trainer's model, or stay on the CPU without a trainer, and are
+    normalised there. With a cache and a device other than the CPU, the last augmentations run there as well.
 
     Args:
         train: training split of the target domain; absent classes in it reach the gallery only.
         val: validation split, or None.
         test: test split, or None.
-        pool: target images to be used without labels, or None; the names of its classes do not matter.
+        pool: target images to use without labels, or None; the names of its classes do not matter.
         holdout: share of each seen class's training images to hold out in place of a validation split; at
-            least one image of a class stays in training. The choice depends on nothing but their number.
+            least one image of a class stays in training. The choice depends on their number alone.
         partition: seen, absent and other head columns.
-        preprocessing: of images, for training and for everything else.
-        gallery: whether validation passes over all classes of the training split.
-        loading: batches, processes and seed of the loaders.
+        preprocessing: preprocessing of images, for training and for evaluation.
+        gallery: whether validation evaluates all classes of the training split.
+        loading: settings of the loaders.
+
+    Attributes:
+        validation_roles: the role of each validation loader, in order.
 
     Raises:
         InputError: a reader whose class names are not the head's columns, a seen class without images, or
@@ -119,7 +122,7 @@ class PartitionedDataModule(LightningDataModule):
             )
         if not 0 <= holdout < 1 or (holdout and val is not None):
             raise InputError(
-                f"data.holdout={holdout}: give a share below 1 with data.readers.val=null, and 0 beside one"
+                f"data.holdout={holdout}: give a share below 1 where data.readers.val=null, else 0"
             )
         self.readers: dict[str, Reader | None] = {"train": train, "val": val, "test": test, "pool": pool}
         self._held_out = _held_out(train.targets, partition.seen, holdout)
@@ -163,13 +166,13 @@ class PartitionedDataModule(LightningDataModule):
         return ReaderDataset(reader.targets, ids, load, labelled=split != "pool")
 
     def _load(self, split: str, reader: Reader, ids: Tensor, augmented: bool) -> Callable[[int], Tensor]:
-        """Sample → uint8 (channels, H, W), decoded or from the cache."""
+        """The function from a sample to its image (channels, H, W), uint8, decoded or from the cache."""
         prepare = self.preprocessing
         if self.loading.cache is None:
             return partial(decoded, reader, prepare.augmented if augmented else prepare.resized)
         if (split, augmented) not in self._stored:
             form = prepare.stored_for_training if augmented else prepare.stored
-            # Evaluated images are stored for all loaders of the split at once.
+            # All evaluation loaders of a split share its stored images.
             rows = ids if augmented else None
             self._stored[split, augmented] = self.loading.cache.store(
                 reader, form, rows, self.loading.num_workers
@@ -177,7 +180,7 @@ class PartitionedDataModule(LightningDataModule):
         if not augmented:
             transform = prepare.from_stored
         elif self._device.type == "cpu":
-            # In the workers, one by one: whole batches of floats would not fit the processors' caches.
+            # The workers augment images one by one: whole batches of floats would not fit into CPU caches.
             transform = prepare.augmented_stored
         else:
             transform = prepare.cropped
@@ -211,7 +214,7 @@ class PartitionedDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> StreamLoader:
-        """Seen classes of the training split, augmented."""
+        """The loader of the seen classes of the training split, augmented."""
         dataset = self._dataset("train", self.partition.seen, augmented=True)
         rank, world_size = self._rank_and_world
         share = batch_share(self.loading.batch_size, world_size)
@@ -227,37 +230,40 @@ class PartitionedDataModule(LightningDataModule):
             self._resumed = None
         return self._stream
 
-    # Lightning keeps the loader's own state in checkpoints as well, but does not bring it back where somebody
-    # asked for the length of an epoch before the loops were restored, as schedules do.
+    # Lightning keeps the loader's own state in checkpoints as well, but does not restore it if something,
+    # such as a schedule, asked for the length of an epoch before the loops were restored.
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the training stream is."""
+        """The position of the training stream."""
         return {} if self._stream is None else self._stream.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next training loader go on from there."""
+        """Let the next training loader go on from that position."""
         self._resumed = state_dict or None
 
     def calibration_dataloader(self) -> BatchLoader:
-        """Seen classes of the training split, evaluation transform."""
+        """The loader of the seen classes of the training split, under the evaluation transform."""
         return self._evaluation_loader("train", self.partition.seen)
 
     def gallery_dataloader(self) -> BatchLoader:
-        """All classes of the training split, evaluation transform."""
+        """The loader of all classes of the training split, under the evaluation transform."""
         return self._evaluation_loader("train")
 
     def held_out_dataloader(self) -> BatchLoader:
-        """Seen classes of the validation data: labelled seen images kept out of training.
+        """The loader of V: the seen classes of the validation data, which no training sees.
 
         Raises:
-            InputError: no such images were kept.
+            InputError: no images are held out.
         """
         if self.readers["val"] is None and not self._held_out.any():
             raise InputError("no images are held out of training; set data.holdout, or name data.readers.val")
         return self._evaluation_loader("val", self.partition.seen)
 
     def val_dataloader(self) -> list[BatchLoader]:
-        """Gallery or calibration data, the pool if any, validation data: see ``validation_roles``."""
+        """The loaders of gallery or calibration data, of the pool if any, and of validation data.
+
+        Their roles are `validation_roles`.
+        """
         loaders = {
             "gallery": self.gallery_dataloader,
             "calibration": self.calibration_dataloader,
@@ -268,12 +274,12 @@ class PartitionedDataModule(LightningDataModule):
         return [loaders[role]() for role in self.validation_roles]
 
     def test_dataloader(self) -> BatchLoader:
-        """All classes of the test split."""
+        """The loader of all classes of the test split."""
         return self._evaluation_loader("test")
 
 
 def _held_out(targets: Tensor, seen: Sequence[int], share: float) -> Tensor:
-    """A mask over the training images: that share of every seen class, evenly spaced."""
+    """A mask over the training images that selects a share of every seen class, evenly spaced."""
     mask = torch.zeros(len(targets), dtype=torch.bool)
     for column in seen:
         rows = (targets == column).nonzero()[:, 0]

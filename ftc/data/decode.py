@@ -1,4 +1,4 @@
-"""From an encoded image to 8-bit pixels, whatever the file is like."""
+"""The decoding of image files of any kind to 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ftc.errors import InputError
 
-# EXIF orientation → what turns the image upright.
+# The transposition that turns an image upright, by its EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,31 +28,32 @@ class UnreadableImage(InputError):
     """An image that cannot be decoded.
 
     Attributes:
-        reason: in a few words.
+        reason: why it cannot be decoded, in a few words.
     """
 
     reason = ""
 
     @classmethod
     def because(cls, name: str, reason: str) -> UnreadableImage:
-        """The error of a sample with that name."""
+        """The error for a sample of that name."""
         error = cls(f"{name}: cannot be read ({reason}); mend the image, or set data.on_error=skip")
         error.reason = reason
         return error
 
 
 def decode_image(source: Path | bytes, mode: str = "RGB") -> Image.Image:
-    """An image as it is meant to be looked at, in 8 bits.
+    """Decode an image as it is meant to be viewed, in 8 bits.
 
-    The first frame of an animation, turned as its EXIF orientation says. Transparent parts are white, 16 bits
-    are scaled to 8 rather than clipped. Opaque 8-bit images have the pixels of Pillow's ``convert``.
+    The result is the first frame of an animation, turned as its EXIF orientation says. Transparent parts are
+    white, and 16 bits are scaled to 8 rather than clipped. Opaque 8-bit images have the pixels of Pillow's
+    ``convert``.
 
     Args:
         source: a file, or the content of one.
         mode: Pillow's mode of the result, ``RGB`` or ``L``.
 
     Raises:
-        UnreadableImage: no image, not all of one, or one of floating-point pixels.
+        UnreadableImage: the file is no image, is incomplete, or has floating-point pixels.
     """
     with _opened(source) as image:
         turn = _TURNS.get(_orientation(image))
@@ -67,13 +68,13 @@ def decode_image(source: Path | bytes, mode: str = "RGB") -> Image.Image:
 
 
 def fault(content: bytes) -> str | None:
-    """Why an encoded image cannot be decoded, None if it can; all of it is read."""
+    """The reason why an encoded image cannot be decoded, None if it can; all of the content is read."""
     try:
         with _opened(content) as image:
             if image.format != "JPEG":
                 decode_image(content)
             else:
-                # An eighth of the size: every code word is read, few pixels are computed.
+                # At an eighth of the size every code word is read, but few pixels are computed.
                 image.draft(None, (1, 1))
                 image.load()
     except UnreadableImage as error:
@@ -107,6 +108,6 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey, 0 to 65,535, as 8 bits: 0 to 255."""
+    """Scale a 16-bit grey image, 0 to 65,535, to 8 bits, 0 to 255."""
     pixels = np.asarray(image).astype(np.int64).clip(0, 65535)
     return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Image files: folders of classes, lists, and folders without labels."""
+"""Readers of image files: class folders, lists, and folders without labels."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ftc.errors import InputError
 
 
 class FileReader:
-    """Image files with labels: the base of folders and lists.
+    """Image files with labels; the base class of readers of folders and lists.
 
     Args:
-        root: the files' paths are relative to it.
-        files: posix paths, one a sample.
+        root: folder that the files' paths are relative to.
+        files: posix paths, one per sample.
         targets: (N,), indices into ``class_names``.
-        class_names: one name a class.
+        class_names: one name per class.
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
-        on_error: what a file that is not there is: an ``error``, or left out and counted (``skip``).
+        on_error: whether a missing file is an ``error``, or is left out and noted in `skipped` (``skip``).
 
     Attributes:
-        skipped: what was left out and why, by sample name.
+        skipped: the reason for each sample that was left out, by its name.
 
     Raises:
-        InputError: files that are not there, unless they are skipped.
+        InputError: missing files, unless they are skipped.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class FileReader:
 
 
 class ClassFolders(FileReader):
-    """A folder with one subfolder a class, images at any depth below.
+    """A folder with one subfolder per class, and images at any depth below.
 
     Args:
         root: the folder.
         classes: the subfolders to read; by default all, in the order of their names.
-        mode, on_error: see `FileReader`.
+        mode, on_error: see `FileReader`; an empty subfolder is treated as a missing file is.
 
     Raises:
-        InputError: no such folder, no subfolder in it, or one without images unless it is skipped.
+        InputError: no such folder, a missing subfolder, or one without images unless it is skipped.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ClassFolders(FileReader):
             raise InputError(f"{root}: no such folder; give one with a subfolder a class")
         found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not found:
-            raise InputError(f"{root}: no subfolder; images belong into one subfolder a class")
+            raise InputError(f"{root}: no subfolder; put the images into one subfolder per class")
         names = found if classes is None else list(classes)
         absent = [name for name in names if name not in found]
         if absent:
@@ -121,18 +121,18 @@ class ClassFolders(FileReader):
 
 
 class ListFile(FileReader):
-    """List files: one image a line, ``relative/path.jpg LABEL``; the path may contain spaces.
+    """List files: one image per line, ``relative/path.jpg LABEL``; the path may contain spaces.
 
     Args:
-        file: the list, or several that are read one after the other.
-        root: what their paths are relative to.
+        file: the list file, or several, which are read one after the other.
+        root: folder that the paths are relative to.
         class_names: the name of every label. By default the folders that the images lie in name the classes,
             in the order of the labels.
         mode, on_error: see `FileReader`. Besides missing files, ``skip`` leaves out repeated lines and labels
             without a name.
 
     Raises:
-        InputError: a line that is none, a repeated file, a label without a name or with several.
+        InputError: a malformed line, a repeated file, or a label with no name or several names.
     """
 
     def __init__(
@@ -165,10 +165,10 @@ class ListFile(FileReader):
 
 
 class UnlabelledFolder(FileReader):
-    """All images below a folder, without labels: a pool for the unlabelled estimators.
+    """All images below a folder, without labels: a pool for unlabelled calibrators.
 
     Args:
-        root: the folder; its subfolders' names mean nothing.
+        root: the folder; the names of its subfolders are ignored.
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
 
     Raises:
@@ -178,12 +178,12 @@ class UnlabelledFolder(FileReader):
     def __init__(self, root: Path | str, mode: str = "RGB") -> None:
         files = _images_below(Path(root))
         if not files:
-            raise InputError(f"{root}: no image in this folder; choose from {', '.join(IMG_EXTENSIONS)}")
+            raise InputError(f"{root}: no image in this folder; images end in {', '.join(IMG_EXTENSIONS)}")
         super().__init__(root, files, [-1] * len(files), (), mode)
 
 
 def read_list(file: Path) -> list[tuple[str, int]]:
-    """The lines of a list file: path and label, the label being the last field.
+    """Read the lines of a list file: path and label, which is the last field.
 
     Raises:
         InputError: no such file, no line in it, or a line that does not end in a whole number.
@@ -217,7 +217,7 @@ def _images_below(root: Path, folder: str = "") -> list[str]:
 
 
 def _missing(root: Path, files: Sequence[str]) -> set[str]:
-    """Those that are not there, found by listing every folder once."""
+    """The files that do not exist, found by listing every folder once."""
     listed: dict[str, set[str]] = {}
     missing = set()
     for file in files:
@@ -234,7 +234,7 @@ def _missing(root: Path, files: Sequence[str]) -> set[str]:
 
 
 def _names_of_labels(file: str, labels: Mapping[str, int]) -> dict[int, str]:
-    """Label → the folder that its images lie in, in the order of the labels."""
+    """The name of the folder that each label's images lie in, in the order of the labels."""
     names: dict[int, str] = {}
     for path, label in labels.items():
         folder = PurePosixPath(path).parent.name

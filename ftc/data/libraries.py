@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub and of torchvision."""
+"""Readers of data sets of the Hugging Face hub and of torchvision."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class HubDataset:
 
     Args:
         path: hub id or local folder.
-        split: the data set's name of it, slices such as ``train[:80%]`` included.
+        split: name of the split in the data set; a slice such as ``train[:80%]`` is allowed.
         image: name of the column of images.
-        label: name of the column of labels: class labels, or text.
-        where: values of further columns; other rows are left out.
+        label: name of the column of labels, which are class labels or text.
+        where: required values of further columns, by name; rows with other values are left out.
         config: name of the data set's configuration, where it has several.
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
 
@@ -98,13 +98,13 @@ class TorchvisionDataset:
     """A classification data set of torchvision.
 
     Args:
-        name: class in ``torchvision.datasets``, such as ``CIFAR100``.
-        root: its folder.
+        name: name of a class in ``torchvision.datasets``, such as ``CIFAR100``.
+        root: folder of the data set.
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
-        kwargs: further arguments, such as ``train`` or ``split``.
+        kwargs: further arguments of the class, such as ``train`` or ``split``.
 
     Raises:
-        InputError: no such class, a folder without its files, or one whose labels have no names.
+        InputError: no such class, a folder without the data set's files, or a data set without class names.
     """
 
     def __init__(self, name: str, root: Path | str, mode: str = "RGB", **kwargs: Any) -> None:
@@ -131,6 +131,7 @@ class TorchvisionDataset:
         return cast(Image.Image, self.dataset[index][0]).convert(self.mode)
 
 
-# Where torchvision's data sets keep names and labels; what is not there is read from the samples.
+# Attributes in which torchvision's data sets keep class names and labels; labels that are in none of them are
+# read from the samples.
 _NAMES = ("classes", "categories")
 _LABELS = ("targets", "labels", "_labels", "y")

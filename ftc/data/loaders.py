@@ -17,15 +17,16 @@ from ftc.data.transforms import Preprocessing
 
 
 class Batch(TypedDict, total=False):
-    """What loaders yield.
+    """A batch of a loader.
 
-    Where processes have to keep step, an evaluation batch may hold an image again, which counts for nothing.
+    Where processes need equally many batches, an evaluation batch may repeat an image as padding, which no
+    result counts.
 
     Attributes:
-        image: (N, channels, H, W).
-        target: int64 (N,), head columns.
-        id: int64 (N,), samples of the reader; `PADDING` for an image that is there again.
-        position: int64 (N,), in the stream; of training batches only.
+        image: (N, channels, H, W); uint8 from datasets, float32 from loaders.
+        target: int64 (N,), head columns; `UNLABELLED` where labels are hidden.
+        id: int64 (N,), rows of the reader; `PADDING` for a repeated image.
+        position: int64 (N,), positions in the stream; in training batches only.
     """
 
     image: Tensor
@@ -38,13 +39,13 @@ UNLABELLED = -1
 
 
 class ReaderDataset(Dataset[Batch]):
-    """Samples of a reader in whole batches, images uint8; without labels (−1 instead) unless ``labelled``.
+    """Samples of a reader in whole batches with uint8 images.
 
     Args:
-        targets: int64 (N,), the reader's.
-        ids: the samples.
-        load: sample → uint8 (channels, H, W).
-        labelled: False hides the labels.
+        targets: int64 (N,), the reader's labels.
+        ids: int64, the reader's rows that are the samples.
+        load: function from a row to its image (channels, H, W), uint8.
+        labelled: False hides the labels: every target is −1.
     """
 
     def __init__(
@@ -64,16 +65,17 @@ class ReaderDataset(Dataset[Batch]):
         return {**batch, "id": ids.where(rows != PADDING, PADDING)}
 
     def _batch(self, ids: Tensor, images: list[Tensor]) -> Batch:
-        # In a worker this stacks them in memory that it shares with the main process.
+        # In a worker, default_collate stacks the images in memory shared with the main process.
         image = default_collate(images).contiguous()
         return {"image": image, "target": self.targets[ids], "id": ids}
 
 
 class AugmentedDataset(ReaderDataset):
-    """The same for draws of a stream: what ``load`` draws at random depends on seed and position alone.
+    """A `ReaderDataset` for draws of a stream; random numbers in ``load`` depend on seed and position alone.
 
     Args:
-        seed: of the stream; the others are `ReaderDataset`'s.
+        seed: seed of the stream.
+        targets, ids, load: see `ReaderDataset`.
     """
 
     def __init__(self, seed: int, targets: Tensor, ids: Tensor, load: Callable[[int], Tensor]) -> None:
@@ -92,9 +94,14 @@ class AugmentedDataset(ReaderDataset):
 
 
 class BatchLoader(DataLoader[Batch]):
-    """A loader that finishes its workers' batches in the main process: a quarter of the bytes between them.
+    """A loader whose main process finishes the batches of its workers.
 
-    Not in Lightning's hooks, so that batches are the same for whoever iterates.
+    Workers thus send uint8 images, a quarter of the bytes of float32. Lightning's hooks are not used, so that
+    everyone who iterates gets the same batches.
+
+    Args:
+        finish: function from a worker's batch to the one that the loader yields.
+        args, kwargs: further arguments of torch's ``DataLoader``.
     """
 
     def __init__(self, *args: Any, finish: Callable[[Batch], Batch], **kwargs: Any) -> None:
@@ -106,7 +113,7 @@ class BatchLoader(DataLoader[Batch]):
 
 
 class StreamLoader(BatchLoader):
-    """The loader of an endless stream, which can go on where another one was."""
+    """A loader of an endless stream that can go on where another loader stopped."""
 
     sampler: EndlessSampler
 
@@ -124,28 +131,30 @@ class StreamLoader(BatchLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch to go on in, and how many of its batches have been taken."""
+        """The epoch to go on in, and the number of its batches that have been taken."""
         if self._taken == len(self):
             return {"epoch": self.sampler.epoch + 1, "batches": 0}
         return {"epoch": self.sampler.epoch, "batches": self._taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration, and no other, go on from there."""
+        """Let the next iteration, and no other, go on from ``state``."""
         assert self.batch_size is not None
         self._resumed_at = self._taken = state["batches"]
         self.sampler.resume(state["epoch"], self._taken * self.batch_size)
 
 
 def decoded(reader: Reader, transform: Callable[[Any], Tensor], sample: int) -> Tensor:
+    """A sample of a reader, decoded and transformed."""
     return transform(reader.decode(sample))
 
 
 def stored(images: StoredImages, transform: Callable[[Any], Tensor], sample: int) -> Tensor:
+    """A sample of stored images, read and transformed."""
     return transform(images[sample])
 
 
 def finished(preprocessing: Preprocessing, device: torch.device, seed: int | None, batch: Batch) -> Batch:
-    """A batch whose images are what the model takes, where it takes them; augmented there with a seed."""
+    """The batch with normalised float32 images on a device; with a seed they are augmented there before."""
     images = batch["image"].to(device, non_blocking=True)
     if seed is not None:
         with undisturbed():

@@ -1,7 +1,7 @@
 """Randomness as a pure function of a few numbers: nothing depends on what was drawn before.
 
-So an interrupted training goes on as if it had not been, and neither the number of loader processes nor what
-else draws random numbers changes an image.
+An interrupted training therefore goes on as if it had never stopped, and neither the number of loader
+processes nor other random draws change an image.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 
 
 def mixed(*numbers: int) -> int:
-    """32 bits that stand for whole numbers ≥ 0, in their order."""
+    """A 32-bit seed made of whole numbers ≥ 0; their order matters."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def seed_transforms(*numbers: int) -> None:
-    """Seed what transforms of images draw from on the CPU: torch's, NumPy's and Python's generators."""
+    """Seed the CPU generators that image transforms draw from: torch's, NumPy's and Python's."""
     seed = mixed(*numbers)
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed)
@@ -29,7 +29,7 @@ def seed_transforms(*numbers: int) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Whatever is seeded and drawn inside, the generators go on afterwards as if nothing had been."""
+    """Restore the CPU generators of torch, NumPy and Python when the block ends."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield

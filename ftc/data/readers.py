@@ -1,6 +1,6 @@
-"""What reads images: labels are known up front, pixels on demand.
+"""Readers of images: labels are known at once, pixels are read on demand.
 
-A reader's labels index its own class names; `ftc.data.columns` makes head columns of them.
+A reader's labels index its own class names; `ftc.data.columns` maps them to head columns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Reader(Protocol):
 
     Attributes:
         targets: int64 (N,), indices into ``class_names``.
-        class_names: one name a class.
+        class_names: one name per class.
     """
 
     targets: Tensor
@@ -49,16 +49,16 @@ class EncodedReader(Reader, Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What messages and manifests call the sample: its path, or its row."""
+        """The sample's name in messages and manifests: its path, or its row."""
         ...
 
     def stamp(self, index: int) -> str:
-        """Changes when the sample's content does, and costs no reading: path, size and time of change."""
+        """A text that changes with the sample's content, made without reading it: path, size and time."""
         ...
 
 
 def sample_name(reader: Reader, index: int) -> str:
-    """What messages and manifests call a sample."""
+    """The name of a sample in messages and manifests."""
     return reader.name(index) if isinstance(reader, EncodedReader) else f"sample {index}"
 
 
@@ -68,7 +68,7 @@ class ArrayReader:
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3).
         targets: (N,), indices into ``class_names``.
-        class_names: one name a class.
+        class_names: one name per class.
 
     Raises:
         InputError: shapes or dtypes that do not fit, or a label without a name.
@@ -96,14 +96,14 @@ class ArrayReader:
         return Image.fromarray(self.images[index])
 
 
-class Selection:
-    """Some samples of a reader, under labels of one's own.
+class Subset:
+    """Some samples of a reader, with labels of their own.
 
     Args:
         base: the reader.
         rows: int64 (N,), its samples.
         targets: int64 (N,), their labels; by default the reader's.
-        class_names: what the labels index; by default the reader's.
+        class_names: the names that the labels index; by default the reader's.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Selection:
         return self.base.decode(self.rows[index])
 
 
-class EncodedSelection(Selection):
+class EncodedSubset(Subset):
     """Some samples of a reader of encoded images."""
 
     base: EncodedReader
@@ -143,9 +143,12 @@ class EncodedSelection(Selection):
 
 def select(
     reader: Reader, rows: Tensor, targets: Tensor | None = None, class_names: Iterable[str] | None = None
-) -> Selection:
-    """Some samples of a reader, which stays checkable and cacheable where it was."""
-    kind = EncodedSelection if isinstance(reader, EncodedReader) else Selection
+) -> Subset:
+    """Select samples of a reader; those of an `EncodedReader` are an `EncodedReader` again.
+
+    The arguments are those of `Subset`.
+    """
+    kind = EncodedSubset if isinstance(reader, EncodedReader) else Subset
     return kind(reader, rows, targets, class_names)
 
 
@@ -154,10 +157,10 @@ class _Skips(Protocol):
 
 
 def refuse_or_skip(reader: _Skips, reasons: Mapping[str, str], on_error: OnError, of: str) -> None:
-    """Note what is left out of a reader, or raise.
+    """Note what a reader leaves out, or raise.
 
     Raises:
-        InputError: unless it is skipped; names the first few.
+        InputError: ``on_error`` is ``error``; the message names the first few.
     """
     if on_error == "error":
         raise InputError(f"{some(reasons)} ({len(reasons)} {of}); mend them, or set data.on_error=skip")
@@ -165,6 +168,6 @@ def refuse_or_skip(reader: _Skips, reasons: Mapping[str, str], on_error: OnError
 
 
 def some(reasons: Mapping[str, str], most: int = 3) -> str:
-    """The first few of many reasons, by name."""
+    """The first few of many reasons, with their names, as text."""
     named = [f"{name}: {reason}" for name, reason in list(reasons.items())[:most]]
     return "; ".join(named) + ("; …" if len(reasons) > most else "")

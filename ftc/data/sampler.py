@@ -1,4 +1,4 @@
-"""Samplers whose order is a pure function of (seed, position), and shards that neither pad nor drop."""
+"""A sampler whose order is a pure function of seed and position, and one that shards without loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ftc.errors import InputError
 
 
 class Draw(NamedTuple):
-    """A sample, and its position in the stream, which its augmentation is drawn from."""
+    """A sample, and its position in the stream, which seeds its augmentation."""
 
     sample: int
     position: int
@@ -22,15 +22,15 @@ class Draw(NamedTuple):
 class EndlessSampler(Sampler[Draw]):
     """An endless shuffled stream, cut into epochs: concatenated permutations of the data.
 
-    An epoch of ``length`` positions starts where the one before ended, so that "epochs" may be shorter or
-    longer than a pass (the paper's are 500 iterations). Ranks take turns: rank r of w reads positions
-    r, r + w, …, without overlap.
+    An epoch of ``length`` positions starts where the one before ended, so that epochs may be shorter or
+    longer than a pass (the paper's are 500 iterations: docs/definitions.md, "Benchmarks and recipe"). Ranks
+    take turns: rank r of w reads positions r, r + w, …, without overlap.
 
     Args:
         size: number of samples in the data.
-        length: positions an epoch, over all ranks; a multiple of ``world_size``.
+        length: positions per epoch, over all ranks; a multiple of ``world_size``.
         seed: together with the position it determines the sample.
-        rank: this process.
+        rank: index of this process.
         world_size: number of processes.
     """
 
@@ -44,11 +44,11 @@ class EndlessSampler(Sampler[Draw]):
         self._read = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before every epoch."""
+        """Set the epoch of the next iteration; Lightning calls this before every epoch."""
         self.epoch = epoch
 
     def resume(self, epoch: int, read: int) -> None:
-        """Let the next iteration, and no other, begin within an epoch, behind so many draws of this rank."""
+        """Let the next iteration, and no other, begin in ``epoch`` after ``read`` draws of this rank."""
         self.epoch, self._read = epoch, read
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class EndlessSampler(Sampler[Draw]):
             yield Draw(int(order[position % self.size]), position)
 
     def _permutation(self, round_: int) -> np.ndarray:
-        # Not torch: its CPU generator reads 32 bits of a seed, too few to mix the two numbers safely.
+        # torch's CPU generator reads only 32 bits of a seed, too few to mix the two numbers safely.
         return np.random.default_rng((self.seed, round_)).permutation(self.size)
 
 
@@ -78,8 +78,9 @@ PADDING = -1
 class ShardSampler(Sampler[int]):
     """Every sample exactly once over all ranks, in order; shards differ by one sample at most.
 
-    Safe under DDP, where evaluation forwards do not communicate. Under FSDP every forward gathers weights, so
-    that ranks need equally many batches: ``padded`` shards, which end in `PADDING` where one is short.
+    Shards of unequal length are safe under DDP, where evaluation forwards do not communicate. Under FSDP
+    every forward gathers weights, so ranks need equally many batches: there use ``padded``, which ends a
+    shard that is one sample short with `PADDING`.
     """
 
     def __init__(self, size: int, rank: int = 0, world_size: int = 1, padded: bool = False) -> None:
@@ -95,7 +96,7 @@ class ShardSampler(Sampler[int]):
 
 
 def batch_share(batch_size: int, world_size: int) -> int:
-    """How many samples of a training step's batch a process has.
+    """The number of samples that each process has of a training batch.
 
     Raises:
         InputError: the processes cannot share the batch evenly.
@@ -108,9 +109,9 @@ def batch_share(batch_size: int, world_size: int) -> int:
 
 
 def positions_per_epoch(size: int, batch_size: int, world_size: int, iterations: int | None) -> int:
-    """Positions of the stream in an epoch over all ranks: so many of their batches, or about one pass.
+    """Positions of the stream per epoch, over all ranks: ``iterations`` batches, or about one pass for None.
 
-    One pass is rounded up to whole rounds of the ranks, so that all take the same number of steps.
+    A pass is rounded up to whole rounds of the ranks, so that all take the same number of steps.
     """
     if iterations is not None:
         return iterations * batch_size

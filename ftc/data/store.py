@@ -1,4 +1,4 @@
-"""What is kept of images between runs: an index, and the work of many processes on it."""
+"""The index of a cache folder, and work on it by several processes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ CREATE TABLE IF NOT EXISTS image (
 
 
 def digest(content: bytes) -> str:
-    """Stands for a content: 128 bits of BLAKE2b, hexadecimal."""
+    """The digest of a content: 128 bits of BLAKE2b, hexadecimal."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @contextmanager
 def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The index of a cache folder: verdicts, and where decoded images lie.
+    """Open the index of a cache folder: verdicts, and the places of decoded images.
 
     Raises:
         InputError: a folder that cannot be written to, or a file that is no index.
@@ -56,14 +56,17 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Items in lists of that many, the last one shorter."""
+    """Divide items into lists of ``size``; the last one may be shorter."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def in_parallel(
     title: str, function: Callable[[T], R], tasks: Sequence[T], num_workers: int = 0
 ) -> Iterator[R]:
-    """Results of a function, in order, from so many processes, under a progress bar."""
+    """The results of a function for tasks, in order, from ``num_workers`` processes (0 for this one).
+
+    A progress bar with the title is shown in terminals.
+    """
     if not tasks:
         return
     loader = DataLoader(
@@ -90,5 +93,5 @@ class _Tasks(Dataset[Any]):
 
 
 def as_is(batch: T) -> T:
-    """What a loader's dataset gives, untouched."""
+    """The batch unchanged, for loaders whose dataset makes whole batches."""
     return batch

@@ -22,13 +22,13 @@ from torchvision.transforms import v2
 from ftc.data.batch_transforms import Batched, apply, batched
 from ftc.errors import InputError
 
-# Raised whenever the same image is to be stored with other pixels.
+# Increase this whenever the pixels stored of an image change.
 _VERSION = 1
 
-# Stored training images are larger than what the model sees, so that random crops lose little to resampling.
+# Stored training images are larger than the model's input, so that random crops lose little to resampling.
 _MARGIN = 8 / 7
 
-# These crop and resize tensors as they do images, but faster.
+# Transforms that treat tensors as they treat images, but faster.
 _ON_TENSORS = (
     *(transforms.CenterCrop, transforms.RandomCrop, transforms.RandomResizedCrop, transforms.Resize),
     *(transforms.RandomHorizontalFlip, transforms.RandomVerticalFlip),
@@ -39,11 +39,11 @@ _ON_TENSORS = (
 
 @frozen
 class Form:
-    """What is kept of an image in a cache.
+    """The form in which a cache keeps images.
 
     Attributes:
-        key: everything that the pixels depend on, besides the image.
-        resize: image → image.
+        key: text of everything that the pixels depend on, besides the image.
+        resize: function from an image to the one that is kept.
     """
 
     key: str
@@ -51,14 +51,14 @@ class Form:
 
 
 class Preprocessing:
-    """From images to what a model takes: `evaluation` and `train`, and the steps that they consist of.
+    """The preprocessing of images for a model: `evaluation`, `train`, and the steps of both.
 
-    Geometry and colours are uint8 until `normalise`, which takes batches and runs where the batch lies.
+    Images are uint8 until `normalise`, which takes batches and runs on their device.
 
     Args:
         data_config: a timm model's data configuration; `timm.data.create_transform` makes the evaluation
             transform from it, so that whoever deploys the model with timm gets the same pixels.
-        augmentation: image → image, applied in training only, before the evaluation transform.
+        augmentation: functions from image to image, applied before the evaluation transform in training only.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Preprocessing:
         self._mean = torch.as_tensor(normalise.mean).reshape(-1, 1, 1)
         self._std = torch.as_tensor(normalise.std).reshape(-1, 1, 1)
         self._config = dict(data_config)
-        # The last augmentations that exist for batches run after the resizing, where images are of one size:
-        # what changes pixels one by one may as well.
+        # Augmentations at the end of the list that exist for batches run after the resizing, where images are
+        # of one size. They need no resampling, so the resizing may come first.
         self._on_batches: list[Batched] = []
         single = list(augmentation)
         while single and (step := batched(single[-1])) is not None:
@@ -90,15 +90,15 @@ class Preprocessing:
         return self.normalise(self.augmented(image))
 
     def resized(self, image: Image.Image) -> Tensor:
-        """What evaluation sees of an image: uint8 (channels, H, W)."""
+        """The image of `evaluation` before it is normalised: uint8 (channels, H, W)."""
         return _to_tensor(self._resize(image))
 
     def augmented(self, image: Image.Image) -> Tensor:
-        """What training sees of an image this time: uint8 (channels, H, W)."""
+        """The image of `train` before it is normalised: uint8 (channels, H, W), drawn anew by each call."""
         return self.resized(self._augmentation(image))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """float32 of the same shape from uint8 (…, channels, H, W).
+        """Normalise uint8 images (…, channels, H, W) to float32 of the same shape.
 
         Raises:
             InputError: the model takes another number of channels.
@@ -111,7 +111,7 @@ class Preprocessing:
         if images.device.type != "cpu":
             mean, std = self._mean.to(images.device), self._std.to(images.device)
             return images.float().div_(255).sub_(mean).div_(std)
-        # Several times faster: NumPy asks for huge pages, and a single image stays in the processor's cache.
+        # Several times faster on the CPU: NumPy asks for huge pages, and a single image stays in the cache.
         values = torch.from_numpy(np.empty(images.shape, np.float32))
         one_by_one = (-1, *images.shape[-3:])
         for image, value in zip(images.reshape(one_by_one), values.view(one_by_one), strict=True):
@@ -120,24 +120,24 @@ class Preprocessing:
 
     @cached_property
     def stored(self) -> Form:
-        """What a cache keeps for evaluation: the resized image, so that evaluating it is exact."""
+        """The form kept for evaluation: the resized image, so that a cache changes no result."""
         return Form(_key("evaluation", {**self._config, "timm": timm.__version__}), self._resize)
 
     @cached_property
     def stored_for_training(self) -> Form:
-        """What a cache keeps for training: the whole image, in its own proportions.
+        """The form kept for training: the whole image, in its own proportions.
 
-        Its shorter side has 8/7 of the model's longer one, or fewer pixels where the image has.
+        Its shorter side has 8/7 of the pixels of the model's longer side; smaller images keep their size.
         """
         short = math.ceil(_MARGIN * max(self._config["input_size"][1:]))
         return Form(_key("training", {"short": short}), partial(_shrunk, short=short))
 
     def from_stored(self, pixels: np.ndarray) -> Tensor:
-        """uint8 (channels, H, W) from pixels (H, W, channels) kept as `stored`."""
+        """A tensor (channels, H, W) of pixels (H, W, channels) kept as `stored`; both are uint8."""
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def cropped(self, pixels: np.ndarray) -> Tensor:
-        """The augmentations that take one image at a time: uint8 (channels, H, W).
+        """Apply the augmentations that take one image, and the resizing: uint8 (channels, H, W).
 
         Args:
             pixels: uint8 (H, W, channels), kept as `stored_for_training`.
@@ -150,11 +150,11 @@ class Preprocessing:
         return _to_tensor(image)
 
     def jittered(self, images: Tensor) -> Tensor:
-        """The augmentations that take batches, on uint8 (N, channels, H, W); every image draws its own."""
+        """Apply the augmentations of batches to uint8 (N, channels, H, W); each image draws its own."""
         return apply(self._on_batches, images)
 
     def augmented_stored(self, pixels: np.ndarray) -> Tensor:
-        """`cropped` and `jittered`: uint8 (channels, H, W)."""
+        """Apply `cropped` and `jittered` to the pixels of one image: uint8 (channels, H, W)."""
         return self.jittered(self.cropped(pixels)[None])[0]
 
 

@@ -1,1 +1,1 @@
-"""What an evaluation of a model says: pure functions of numbers per sample, without any configuration."""
+"""The evaluation of a model, by pure functions of numbers per sample, without any configuration."""

@@ -23,12 +23,12 @@ FIELDS = ("logits", "target", "source_logits")
 
 @frozen(eq=False)
 class SavedLogits:
-    """What a file holds.
+    """The arrays of a file of logits.
 
     Attributes:
-        logits: of the fine-tuned model, (N, C).
+        logits: logits of the fine-tuned model, (N, C).
         target: head columns, (N,), or None.
-        source_logits: of the source model for the same samples, (N, C), or None.
+        source_logits: logits of the source model for the same samples, (N, C), or None.
     """
 
     logits: Tensor
@@ -37,7 +37,7 @@ class SavedLogits:
 
 
 def under_key(key: str, function: Any, *arguments: Any) -> Any:
-    """The function's result; what it refuses is refused under the file's key."""
+    """Call a function; its `InputError`, where it raises one, is raised with the file's key in front."""
     try:
         return function(*arguments)
     except InputError as error:
@@ -45,18 +45,22 @@ def under_key(key: str, function: Any, *arguments: Any) -> Any:
 
 
 def read_logits(key: str, path: Path) -> SavedLogits:
-    """Read ``logits`` and, where they are, ``target`` and ``source_logits``.
+    """Read ``logits`` and, where the file has them, ``target`` and ``source_logits``.
 
     Args:
-        key: names the file in errors.
-        path: ``.npz``, ``.safetensors`` or ``.parquet`` with arrays of these names; ``.npy``, a structured
-            array, or logits alone; a folder of ``logits.npy`` and the like. Nothing is unpickled.
+        key: name of the file in error messages.
+        path: a ``.npz``, ``.safetensors`` or ``.parquet`` file with arrays of these names; a ``.npy`` file of
+            a structured array or of logits alone; or a folder of ``logits.npy`` and the like. Nothing is
+            unpickled.
 
     Raises:
         InputError: a file that is none of these, or has no logits.
     """
+    read = _read_folder if path.is_dir() else _READERS.get(path.suffix)
+    if read is None:
+        raise InputError(f"{key}={path}: choose a file that ends in {', '.join(_READERS)}")
     try:
-        arrays = _read_folder(path) if path.is_dir() else _READERS[path.suffix](path)
+        arrays = read(path)
     except (OSError, ValueError, pa.ArrowException, SafetensorError, zipfile.BadZipFile) as error:
         raise InputError(f"{key}={path}: cannot be read ({' '.join(str(error).split())})") from error
     if "logits" not in arrays:

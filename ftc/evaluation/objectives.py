@@ -1,4 +1,4 @@
-"""Numbers to choose hyper-parameters by, none of which knows a label of an absent class but the oracles."""
+"""Numbers to choose hyper-parameters by, of which only the oracles know labels of absent classes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def seen_only_scores(
     deployed: tuple[SeenStatistics, float] | None,
     folds: Iterable[FoldEvidence],
 ) -> dict[str, float]:
-    """What labelled seen images held out of fine-tuning (V) say about a run; only what can be said.
+    """Scores of a run on labelled seen images held out of fine-tuning (V), where the data for them are there.
 
     Args:
         partition: seen, absent and other columns.
         held_out: the fine-tuned model's logits (N, C) and labels (N,); samples of other classes are left out.
-        deployed: V under the model that is deployed, and its γ̂ where that is seen-only.
-        folds: of pseudo cross-validation.
+        deployed: V under the deployed model, and its γ̂; None where that is not seen-only.
+        folds: the folds of pseudo cross-validation.
 
     Returns:
         ``held_out_acc_seen_within``: S/S on V; ``held_out_acc_seen``: S/Y on V at γ̂; ``pseudo_ausuc``: AUSUC
@@ -47,7 +47,7 @@ def seen_only_scores(
 
 
 def oracle_scores(fine_tuned: StageRecord, calibrated: Mapping[str, StageRecord]) -> dict[str, float | None]:
-    """Bounds from test labels: AUSUC, and Y/Y at γ*; none without samples of absent classes."""
+    """Bounds from test labels: AUSUC, and Y/Y at γ*; empty without samples of absent classes."""
     if "oracle" not in calibrated:
         return {}
     return {

@@ -26,7 +26,7 @@ from ftc.functional.inputs import SEEN, as_logits, label_groups
 from ftc.functional.statistics import keep_seen
 from ftc.metrics import LogitScale
 from ftc.partition import ClassPartition
-from ftc.results import RunRecord, Stages, versions
+from ftc.results import RunRecord, StageRecords, versions
 
 # Samples whose scales are computed at a time.
 ROWS = 8192
@@ -42,14 +42,14 @@ def calibrate_logits(
     """The record of saved logits.
 
     Args:
-        name: of the record.
+        name: name of the record.
         files: ``eval``, and optionally ``train``, ``held_out`` and ``pool``.
         partition: seen, absent and other columns.
-        calibrators: by name.
-        measures: how to report.
+        calibrators: the calibrators by name.
+        measures: settings of the report.
 
     Raises:
-        InputError: names the file and the row, or the evidence that a calibrator misses.
+        InputError: names the file and the row, or the evidence that a calibrator lacks.
     """
     for key, calibrator in calibrators.items():
         if calibrator.weights is not None:
@@ -72,7 +72,7 @@ def calibrate_logits(
         timing={},
         deployed=None,
         num_samples=evaluation.num_samples,
-        stages=Stages(
+        stages=StageRecords(
             source=source,
             fine_tuned=fine_tuned_record(evaluation, ("given",)),
             calibrated={key: calibrated_record(result) for key, result in evaluation.calibrated.items()},
@@ -81,7 +81,7 @@ def calibrate_logits(
 
 
 def count_not_seen(saved: SavedLogits, partition: ClassPartition) -> int:
-    """How many samples are not of seen classes."""
+    """The number of samples that are not of seen classes."""
     assert saved.target is not None
     return int((label_groups(saved.target, partition) != SEEN).sum())
 

@@ -1,4 +1,4 @@
-"""What one evaluation of one model says: a pure function of numbers per sample."""
+"""One evaluation of one model, by a pure function of numbers per sample."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ftc.results import CURVE_FIELDS, StageRecord, none_if_nan, nullable
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How bootstrap intervals are made.
+    """Settings of bootstrap intervals.
 
     Attributes:
         replicates: how often the samples are drawn anew, with replacement.
@@ -67,13 +67,13 @@ class CalibratedAccuracies:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one split.
+    """The evaluation of one model on one split.
 
     Attributes:
-        epoch: −1 for the source model.
+        epoch: epoch of the model, −1 for the source model.
         metrics: at γ = 0, fractions by name (docs/definitions.md, "Metrics"), ``ncm_…`` among them
             where there is a gallery.
-        calibrated: by calibrator.
+        calibrated: γ and accuracies by calibrator.
         curve: the exact seen–absent curve.
         scale: logit scales and histograms.
         head: mean weight norm and mean bias of the head over S and over U; empty where no head was named.
@@ -90,11 +90,11 @@ class Evaluation:
 
     @property
     def num_samples(self) -> dict[str, int]:
-        """Evaluated samples by group of their label."""
+        """The number of evaluated samples by group of their label."""
         return self.curve.num_samples
 
     def scalars(self) -> dict[str, float]:
-        """Everything that is one number and applies, for loggers; calibrated ones as ``name/metric``."""
+        """All scalars that apply, for loggers; those of calibrators as ``name/metric``."""
         return {name: value for name, value in self._all_scalars() if not math.isnan(value)}
 
     def _all_scalars(self) -> Iterator[tuple[str, float]]:
@@ -111,12 +111,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Measures:
-    """How evaluations are reported.
+    """Settings of the numbers that evaluations report.
 
     Attributes:
         top_k: values of k for accuracies; 1 must be among them.
         average: accuracies as means over samples, or over classes.
-        bootstrap: intervals of γ̂, AUSUC and accuracies; None for none.
+        bootstrap: settings of the intervals of γ̂, AUSUC and accuracies; None for no intervals.
     """
 
     top_k: tuple[int, ...] = (1,)
@@ -126,16 +126,16 @@ class Measures:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The evaluated samples under one model: what streams or saved logits tell.
+    """The evaluated samples under one model, from streams or saved logits.
 
     Attributes:
-        outcomes: of all samples.
+        outcomes: outcomes of all samples.
         gap: mean of z over S \\ {y} minus mean over U \\ {y}, float64 (N,).
         scale: logit scales and histograms.
         ncm: outcomes of the nearest-class-mean classifier, None without a gallery.
         head: mean weight norm and mean bias of the head over S and over U; empty where no head was named.
         origin: whose labels these are, in words that results print.
-        epoch: −1 for the source model.
+        epoch: epoch of the model, −1 for the source model.
     """
 
     outcomes: Outcomes
@@ -163,11 +163,11 @@ def evaluate(
 
     Args:
         evaluated: the samples.
-        calibrators: by name.
-        available: the evidence of the calibrators that are no oracles.
+        calibrators: the calibrators by name.
+        available: the evidence for the calibrators that are not oracles.
         partition: seen, absent and other columns.
-        measures: what to report.
-        fitted: γ of the calibrators that are no oracles, where they were fitted before (on another split);
+        measures: settings of the report.
+        fitted: γ of the calibrators that are not oracles, where they were fitted before (on another split);
             None fits them here.
 
     Raises:
@@ -225,8 +225,8 @@ def _with_intervals(
 ) -> Evaluation:
     """The same evaluation with bootstrap intervals.
 
-    Those of accuracies hold γ̂ and resample the evaluated samples; those of ``gamma`` resample what γ̂ was
-    fitted on. The oracle's γ* has none: it is no estimate.
+    Intervals of accuracies hold γ̂ fixed and resample the evaluated samples; those of ``gamma`` resample the
+    evidence that γ̂ was fitted on. The oracle's γ* has none, because it is not an estimate.
     """
     bootstrap, average = measures.bootstrap, measures.average
     assert bootstrap is not None
@@ -249,7 +249,7 @@ def _with_intervals(
 
 
 def fine_tuned_record(evaluation: Evaluation, uses: tuple[str, ...]) -> StageRecord:
-    """The row of a model at γ = 0, with its curve."""
+    """The record of a model at γ = 0, with its curve."""
     return StageRecord.model_validate(
         {
             "gamma": 0.0,
@@ -262,7 +262,7 @@ def fine_tuned_record(evaluation: Evaluation, uses: tuple[str, ...]) -> StageRec
 
 
 def calibrated_record(result: CalibratedAccuracies) -> StageRecord:
-    """The row of a calibrator."""
+    """The record of a calibrator."""
     calibration = result.calibration
     return StageRecord.model_validate(
         {

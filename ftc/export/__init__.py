@@ -1,1 +1,1 @@
-"""What is deployed: made from the folder of a finished run, by nothing that trains."""
+"""The artefact to deploy, made from the folder of a finished run by code that trains nothing."""

@@ -1,4 +1,4 @@
-"""The weights to deploy, with a calibrator's γ inside, from what a run keeps in its folder."""
+"""The weights to deploy, with a calibrator's γ inside, from the folder of a run."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def bundle(
     """The model that a calibrator leads to, as weights that nobody needs ftc for.
 
     Args:
-        folder: of the run, with the weights of its source and its fine-tuned model.
-        record: of the run.
-        name: the calibrator's, in the record.
-        calibrator: says which weights its γ is for.
+        folder: folder of the run, with the weights of its source and its fine-tuned model.
+        record: record of the run.
+        name: name of the calibrator in the record.
+        calibrator: the calibrator, which says which weights its γ is for.
 
     Returns:
-        Weights under the names of the plain timm model, γ in the head's bias, and what they are: ``model``,
+        Weights under the names of the plain timm model, γ in the head's bias, and their metadata: ``model``,
         ``head``, ``class_names``, ``partition``, ``calibrator``, ``gamma`` and, where weights were moved,
         ``alpha``.
 
     Raises:
-        InputError: a file of weights that is not there, or a head without a bias.
+        InputError: a missing file of weights, or a head without a bias.
     """
     stage = record.stages.calibrated[name]
     weights = load_tensors(folder / FINE_TUNED_WEIGHTS)
@@ -52,7 +52,7 @@ def bundle(
 
 
 def write_bundle(folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any]) -> Path:
-    """Write `bundle` as ``checkpoints/calibrated.safetensors``; the file."""
+    """Write the `bundle` to ``checkpoints/calibrated.safetensors`` and return its path."""
     path = folder / CALIBRATED_WEIGHTS
     save_weights(path, *bundle(folder, record, name, calibrator))
     return path

@@ -1,4 +1,4 @@
-"""Ways to fine-tune a classifier. An object serves one training, and knows nothing of any other."""
+"""Methods: ways to fine-tune a classifier. An object serves one training, and knows nothing of any other."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Method:
     """A way to fine-tune: what is trained, on which loss, and how the model becomes a plain one again.
 
     Training calls `prepare`, `parameter_groups`, `loss` at every step, and `finish`. This class trains every
-    weight on the cross-entropy over all head columns; others change what they differ in.
+    weight on the cross-entropy over all head columns; subclasses override what they do differently.
 
     Attributes:
-        title: its name in print.
+        title: the printed name.
     """
 
     title: str
@@ -29,11 +29,11 @@ class Method:
 
         Args:
             classifier: changed in place.
-            partition: the classes that are trained on are its seen ones.
+            partition: seen, absent and other head columns; training uses images of seen classes only.
         """
 
     def parameter_groups(self, classifier: Classifier) -> dict[str, list[nn.Parameter]]:
-        """The parameters to train, of ``backbone`` and ``head``, which have learning rates of their own."""
+        """The parameters to train, by group: ``backbone`` and ``head`` have separate learning rates."""
         parts = {"backbone": classifier.backbone, "head": classifier.head}
         return {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
 
@@ -43,7 +43,7 @@ class Method:
         Args:
             outputs: ``logits`` (N, C), −inf in columns that the training must not know, and ``features``
                 (N, D); float32.
-            batch: what the training loader gave.
+            batch: the batch of the training loader.
         """
         return nn.functional.cross_entropy(outputs["logits"], batch["target"])
 
@@ -52,18 +52,18 @@ class Method:
 
 
 class Full(Method):
-    """Naive fine-tuning: every weight, cross-entropy over *all* head columns (the paper's setting)."""
+    """Naive fine-tuning, the paper's setting: every weight, with cross-entropy over *all* head columns."""
 
     title = "full fine-tuning"
 
 
 class LinearProbe(Method):
-    """The head alone: the backbone keeps its weights and its batch statistics to the last bit."""
+    """Fine-tuning of the head alone; the backbone keeps its weights and batch statistics bit for bit."""
 
     title = "linear probe"
 
     def prepare(self, classifier: Classifier, partition: ClassPartition) -> None:
-        # Lightning leaves modes as they are; batch norm in eval mode keeps its running statistics.
+        # In eval mode, which Lightning leaves as it is, batch norm keeps its running statistics.
         classifier.backbone.requires_grad_(False).eval()
 
     def finish(self, classifier: Classifier) -> None:
@@ -71,7 +71,7 @@ class LinearProbe(Method):
 
 
 class SeenSoftmax(Method):
-    """Every weight, cross-entropy over the seen columns alone: no gradient lowers absent logits."""
+    """Fine-tuning of every weight with cross-entropy over seen columns: no gradient lowers absent logits."""
 
     title = "seen softmax"
 

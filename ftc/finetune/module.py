@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,20 +19,22 @@ from ftc.data.loaders import Batch
 from ftc.data.sampler import PADDING
 from ftc.finetune.methods import Full, Method, without_columns
 from ftc.models import Classifier
+from ftc.partition import ClassPartition
 
 
 class FineTuneModule(LightningModule):
     """Trains a classifier by a method, and evaluates it.
 
-    Evaluation steps return ``logits`` (N, C) and ``features`` (N, D), float32, with ``target`` and ``id``, of
-    the samples that are no padding.
+    Evaluation steps return ``logits`` (N, C) and ``features`` (N, D), float32, and ``target`` (N,) and ``id``
+    (N,), int64, without padding.
 
     Args:
         classifier: backbone and head.
-        optimizer: parameters by group, see `Method.parameter_groups` → optimiser.
-        scheduler: (optimiser, iterations of the whole training) → timm schedule; None for a constant rate.
-        method: the way to fine-tune; by default `Full`.
-        hidden: head columns that the training must not know: the method gets −inf for their logits.
+        optimizer: function from parameters by group, see `Method.parameter_groups`, to an optimiser.
+        scheduler: function from the optimiser and the iterations of the whole training to a timm schedule;
+            None for a constant rate.
+        method: the method of fine-tuning; by default `Full`.
+        hidden: head columns that the training must not know; the method gets −inf for their logits.
     """
 
     def __init__(
@@ -48,8 +51,21 @@ class FineTuneModule(LightningModule):
         self.scheduler_factory = scheduler
         self.method = method or Full()
         self.hidden = list(hidden)
-        # The mean over an epoch, as Lightning would keep it, but for checkpoints within one.
+        # The mean over an epoch, as Lightning would log it, but also kept in checkpoints within an epoch.
         self.mean_loss = MeanMetric(nan_strategy="disable")
+
+    @contextmanager
+    def prepared(self, partition: ClassPartition) -> Iterator[None]:
+        """Prepare the classifier by the method inside the block, and make it a plain one again at its end.
+
+        Args:
+            partition: the classes that are trained on are its seen ones.
+        """
+        self.classifier.reshard()
+        self.method.prepare(self.classifier, partition)
+        yield
+        self.classifier.reshard()
+        self.method.finish(self.classifier)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C), float32."""
@@ -97,7 +113,7 @@ class FineTuneModule(LightningModule):
         self._share_buffers()
 
     def _share_buffers(self) -> None:
-        """Evaluate with the first process's batch statistics, as DDP does."""
+        """Give all processes the batch statistics of rank 0, as DDP does."""
         if self.classifier.is_sharded:
             for buffer in self.classifier.buffers():
                 torch.distributed.broadcast(buffer, 0)

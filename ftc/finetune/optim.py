@@ -30,11 +30,11 @@ def build_optimizer(
 
     Args:
         parameters: by group, see `ftc.finetune.Method.parameter_groups`; empty groups are left out.
-        name: timm's name; there ``sgd`` is SGD with Nesterov momentum.
+        name: timm's name of the optimiser; ``sgd`` is SGD with Nesterov momentum.
         lr: learning rate of every group but the backbone.
         backbone_lr_scale: the learning rate of the group ``backbone`` is ``lr`` times this.
-        weight_decay: on every parameter.
-        momentum: where the optimiser has one.
+        weight_decay: weight decay of every parameter.
+        momentum: momentum, for optimisers that have one.
         kwargs: further arguments of the optimiser.
 
     Raises:
@@ -69,9 +69,9 @@ def build_scheduler(
     Args:
         optimizer: its groups' learning rates are the base rates.
         iterations: length of the whole training.
-        name: timm's name.
-        warmup_iterations: linear warm-up from timm's ``warmup_lr``.
-        min_lr: where cosine and its like end.
+        name: timm's name of the schedule.
+        warmup_iterations: length of the linear warm-up from timm's ``warmup_lr``.
+        min_lr: last learning rate of cosine and similar schedules.
         kwargs: further arguments of `timm.scheduler.create_scheduler_v2`, whose "epochs" are iterations.
 
     Raises:

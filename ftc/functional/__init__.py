@@ -1,4 +1,4 @@
-"""Pure functions of logits, labels and a `ClassPartition`. They need torch and nothing else of ours."""
+"""Pure functions of logits, labels and a `ClassPartition`. They need neither Lightning nor Hydra."""
 
 from ftc.functional.accuracy import accuracies, partition_accuracy
 from ftc.functional.bootstrap import bootstrap_accuracies

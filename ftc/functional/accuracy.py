@@ -1,4 +1,4 @@
-"""Accuracies Acc_{A/B}: samples with a label in A, argmax over the columns B."""
+"""Accuracies Acc_{A/B}, on samples with a label in A, with the argmax over the columns B."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Average = Literal["sample", "class"]
 
 
 def class_weights(target: Tensor) -> Tensor:
-    """Weights (N,) float64 that sum to 1, equally much for every class present.
+    """Weights (N,), float64, that sum to 1, with the same total for every class present.
 
     >>> class_weights(torch.tensor([0, 0, 1]))
     tensor([0.2500, 0.2500, 0.5000], dtype=torch.float64)
@@ -43,7 +43,7 @@ def harmonic_mean(a: float, b: float) -> float:
 
 
 def group_members(outcomes: Outcomes, partition: ClassPartition) -> dict[str, Tensor]:
-    """Which samples the accuracies of ``all``, ``seen`` and ``absent`` run over: masks (N,)."""
+    """Masks, bool (N,), of the samples that accuracies of ``all``, ``seen`` and ``absent`` run over."""
     groups = label_groups(outcomes.target, partition)
     return {
         "all": torch.ones_like(groups, dtype=torch.bool),
@@ -55,7 +55,7 @@ def group_members(outcomes: Outcomes, partition: ClassPartition) -> dict[str, Te
 def hit_table(
     outcomes: Outcomes, partition: ClassPartition, gamma: float = 0.0
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Name, group and hits of every accuracy at γ: bool, one a sample of `group_members`."""
+    """Yield name, group and hits of every accuracy at γ; hits are bool, one for each sample of the group."""
     members = group_members(outcomes, partition)
     correct = torch.where(members["absent"][:, None], gamma > outcomes.threshold, gamma <= outcomes.threshold)
     for column, k in enumerate(outcomes.top_k):
@@ -69,18 +69,19 @@ def hit_table(
 def accuracies(
     outcomes: Outcomes, partition: ClassPartition, gamma: float = 0.0, average: Average = "sample"
 ) -> dict[str, float]:
-    """All accuracies at γ, as fractions, under PROTOCOL's names; ``nan`` for a group without samples.
+    """All accuracies at γ, fractions by name (docs/definitions.md, "Metrics").
 
     Args:
-        outcomes: from `reduce_logits`.
-        partition: the one they were reduced with.
+        outcomes: samples reduced by `reduce_logits`.
+        partition: the partition that they were reduced with.
         gamma: γ in logits, added to every absent column.
-        average: over samples, or over classes of per-class accuracy.
+        average: the mean over samples, or the mean over classes of per-class accuracy.
 
     Returns:
         ``acc_all`` Y/Y, ``acc_seen`` S/Y, ``acc_absent`` U/Y, ``acc_seen_within`` S/S, ``acc_absent_within``
         U/U and ``harmonic`` of S/Y and U/Y; the accuracies once more with ``_top{k}`` for each further k.
-        Samples labelled with an `others` column count in ``acc_all`` only.
+        Samples labelled with an `others` column count in ``acc_all`` only. A group without samples gives
+        ``nan``.
     """
     targets = {group: outcomes.target[rows] for group, rows in group_members(outcomes, partition).items()}
     result = {

@@ -1,4 +1,4 @@
-"""How far accuracies and AUSUC would move with another sample of test images: bootstrap intervals."""
+"""Bootstrap intervals: how far accuracies and AUSUC would move with another sample of test images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ftc.partition import ClassPartition
 
 Interval = tuple[float, float]
 
-# Weights worked on at a time; replicates × samples are never in memory at once.
+# Weights in memory at a time, so that replicates × samples never are at once.
 BLOCK = 1 << 20
 
 
 def check_bootstrap(replicates: int, confidence: float) -> None:
-    """Refuse what gives no interval.
+    """Refuse settings that give no interval.
 
     Raises:
         InputError: fewer than two replicates, or a confidence outside (0, 1).
@@ -31,14 +31,14 @@ def check_bootstrap(replicates: int, confidence: float) -> None:
 
 
 def percentile_interval(values: Tensor, confidence: float) -> Interval:
-    """The central interval that holds that share of the replicates (B,); ``nan`` ones are left out."""
+    """The central interval that holds the share ``confidence`` of the replicates (B,), ``nan`` left out."""
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=values.dtype)
     low, high = values.nanquantile(tails).tolist()
     return low, high
 
 
 def resampled_counts(size: int, replicates: int, seed: int) -> Iterator[Tensor]:
-    """How often each sample is drawn, with replacement: float64 blocks (b, size), B rows in all."""
+    """Yield how often each sample is drawn with replacement: float64 blocks (b, size), B rows in all."""
     generator = torch.Generator().manual_seed(seed)
     rows = max(1, BLOCK // size)
     for start in range(0, replicates, rows):
@@ -60,15 +60,15 @@ def bootstrap_accuracies(
 ) -> dict[str, Interval]:
     """Percentile bootstrap intervals of every accuracy at a given γ, and of AUSUC.
 
-    Samples are drawn with replacement from all evaluated ones, so group sizes vary as well. γ is held: for
-    its own uncertainty see `ftc.calibrators.bootstrap_gamma`.
+    Samples are drawn with replacement from all evaluated ones, so group sizes vary as well. γ is held fixed;
+    `ftc.calibrators.bootstrap_gamma` gives its own uncertainty.
 
     Args:
-        outcomes: from `reduce_logits`.
-        partition: the one they were reduced with.
-        gamma: in logits.
-        average: over samples, or over classes.
-        replicates: B.
+        outcomes: samples reduced by `reduce_logits`.
+        partition: the partition that they were reduced with.
+        gamma: γ in logits.
+        average: accuracies as means over samples, or over classes.
+        replicates: number B of replicates.
         seed: the same seed gives the same intervals.
         confidence: share of the replicates inside an interval.
 
@@ -102,7 +102,7 @@ def bootstrap_accuracies(
             _by_step(weights[group], hit[members[group]], step[members[group]], int(step.max()) + 1)
             for group in ("seen", "absent")
         )
-        # Seen hits lost at a margin, times the absent hits gained up to its middle.
+        # A trapezoid: the seen hits lost at a margin, times the absent hits gained up to its middle.
         area = (lost * (gained.cumsum(1) - gained / 2)).sum(1)
         values["ausuc"] = torch.where(total.isnan(), torch.nan, area)
         for name, value in values.items():
@@ -111,7 +111,7 @@ def bootstrap_accuracies(
 
 
 def _normalised(counts: Tensor, target: Tensor, average: Average) -> Tensor:
-    """Weights (b, n) of which each row sums to 1; ``nan`` where a replicate drew none of these samples."""
+    """Weights (b, n), each row of which sums to 1; ``nan`` where a replicate drew none of these samples."""
     if average == "sample":
         return counts / counts.sum(1, keepdim=True)
     classes, inverse = target.unique(return_inverse=True)

@@ -1,4 +1,7 @@
-"""The exact seen–absent curve over γ and the area under it (PROTOCOL: "The seen–absent curve and AUSUC")."""
+"""The exact seen–absent curve over γ and the area under it.
+
+See docs/definitions.md, "The seen–absent curve and AUSUC".
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ Criterion = Literal["acc_all", "harmonic", "balanced"]
 
 @frozen(eq=False)
 class SeenAbsentCurve:
-    """Every accuracy that some γ can reach, one point a step between distinct margins.
+    """Every accuracy that some γ can reach: one point for each step between distinct margins.
 
     Attributes:
         gamma: float64 (K,), ascending: the middle of each step's interval, ±1 beyond the outermost margins.
@@ -29,7 +32,7 @@ class SeenAbsentCurve:
         acc_absent: Acc_{U/Y}(γ), never falling; ``nan`` without absent samples.
         acc_all: Acc_{Y/Y}(γ), samples labelled with an `others` column included.
         margin: float64 (K − 1,), the distinct margins where the steps meet.
-        num_samples: ``seen``, ``absent`` and ``others``, by group of the label.
+        num_samples: number of samples by group of the label: ``seen``, ``absent`` and ``others``.
     """
 
     gamma: Tensor
@@ -58,14 +61,14 @@ class SeenAbsentCurve:
         }
 
     def best(self, criterion: Criterion = "acc_all", absent_floor: float = 0.0) -> float:
-        """γ of the best step; of several, the one of smallest |γ|. On absent-class labels this is the oracle.
+        """γ of the best step; of several best ones, that with the smallest |γ|. On evaluated labels it is γ*.
 
         Args:
             criterion: Acc_{Y/Y}, the harmonic mean of S/Y and U/Y, or their plain mean (``balanced``).
-            absent_floor: only steps whose Acc_{U/Y} is at least this, where there are any.
+            absent_floor: the least Acc_{U/Y} of a step that may be chosen; ignored where no step has it.
 
         Raises:
-            InputError: an unknown criterion, or one that needs samples the curve does not have.
+            InputError: an unknown criterion, or one that needs samples that the curve does not have.
         """
         if criterion == "acc_all":
             score = self.acc_all
@@ -124,7 +127,7 @@ def curve_of_outcomes(
         _middles(margin[ends]),
         margin[ends],
         passed=passed[:, ends],
-        # Summed in the order of the margins: the same number however the samples came.
+        # Summed in the order of the margins, so that the order of the samples does not change the number.
         hits=passed[:, -1:].sum(1),
         sizes=sizes,
         num_samples=num_samples,
@@ -139,16 +142,16 @@ def assemble_curve(
     sizes: Mapping[str, int],
     num_samples: dict[str, int],
 ) -> SeenAbsentCurve:
-    """A curve from sums of hits: absent ones are gained as γ passes their margins, the others are lost.
+    """The curve from sums of hits: absent ones are gained as γ passes their margins, the others are lost.
 
     Args:
-        gamma: one a step, (K,).
-        margin: where the steps meet, (K − 1,).
-        passed: hits (or their weights) with a margin at or below each of them, (groups, K − 1), in the order
+        gamma: γ of the steps, (K,).
+        margin: margins where the steps meet, (K − 1,).
+        passed: hits (or their weights) with a margin at or below each of these, (groups, K − 1), in the order
             of `GROUP_CODES`.
         hits: all hits (or their weights), (groups,).
-        sizes: by group, what its hits are divided by.
-        num_samples: by group.
+        sizes: divisor of the hits, by group.
+        num_samples: number of samples, by group.
     """
     gone = torch.nn.functional.pad(passed, (1, 0))
     is_absent = torch.tensor([[code == ABSENT] for code in GROUP_CODES.values()])
@@ -161,12 +164,12 @@ def assemble_curve(
 
 
 def _members(groups: Tensor) -> Tensor:
-    """Which samples belong to which group, bool (groups, N), in the order of `GROUP_CODES`."""
+    """Masks of the groups' samples, bool (groups, N), in the order of `GROUP_CODES`."""
     return groups == groups.new_tensor(list(GROUP_CODES.values()))[:, None]
 
 
 def group_sizes(groups: Tensor) -> dict[str, int]:
-    """Samples by group of their label, from `label_groups`."""
+    """The number of labels in each group, from their `label_groups`."""
     return dict(zip(GROUP_CODES, _members(groups).sum(1).tolist(), strict=True))
 
 
@@ -188,7 +191,7 @@ def seen_absent_curve(
     """The exact curve of logits (N, C) and labels (N,), tensors or arrays.
 
     Ties between a fixed and an absent column go to the fixed one. Samples labelled with an `others` column
-    count in ``acc_all`` only; ``num_samples`` tells how many there are.
+    count in ``acc_all`` only; ``num_samples`` counts them.
 
     Raises:
         InputError: names the first offending row, see `ftc.functional.reduce_logits`.

@@ -1,4 +1,4 @@
-"""Features: nearest-class-mean classification, the paper's probe of their quality, and how far they moved."""
+"""Nearest-class-mean classification, the paper's probe of feature quality, and the drift of features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ftc.errors import InputError
 
-# Below any cosine: a class without a mean is never predicted, yet its logit stays finite.
+# It lies below any cosine, so a class without a mean is never predicted, yet its logit stays finite.
 NO_MEAN = -2.0
 
 
@@ -33,7 +33,7 @@ def cosine_logits(features: Tensor, means: Tensor) -> Tensor:
 
 
 def feature_change(features: Tensor, source_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How far fine-tuning moved each image's features (N, D): float64 (N,) each.
+    """The change of each image's features (N, D) by fine-tuning, in three numbers: float64 (N,) each.
 
     Returns:
         The cosine of new to old features, their L2 distance, and the old ones' L2 norm.

@@ -1,4 +1,4 @@
-"""The arithmetic of γ estimators (PROTOCOL: "Estimating γ without absent-class target data")."""
+"""The arithmetic of γ estimators (docs/definitions.md, "Estimators of γ")."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def average_logit_gap(logits: Any, target: Any, partition: ClassPartition) -> fl
 
 
 def matching_quantile(margin: Tensor, fraction: float) -> float:
-    """γ that sends that fraction of samples with these margins (N,) to the absent classes.
+    """γ that sends this fraction of the samples with margins (N,) to the absent classes.
+
+    It is the quantile of the margins, linear between order statistics.
 
     Raises:
         InputError: no samples, or a fraction outside [0, 1].

@@ -1,4 +1,4 @@
-"""Logits and labels are checked where they enter, and labels are told apart by group."""
+"""Checks of logits and labels where they enter, and the groups of labels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def label_groups(target: Tensor, partition: ClassPartition) -> Tensor:
 
 
 def as_logits(logits: Any, partition: ClassPartition) -> Tensor:
-    """Logits as a floating tensor (N, C), at least float32. Their values are not looked at.
+    """Logits as a floating tensor (N, C), at least float32. Their values are not checked.
 
     Raises:
         InputError: not two-dimensional, the wrong width, no rows, or no floating-point numbers.
@@ -57,7 +57,7 @@ def as_logits(logits: Any, partition: ClassPartition) -> Tensor:
 
 def as_tensor(values: Any) -> Tensor:
     """A tensor of anything array-like, on whatever device it is."""
-    # torch warns of memory it must not write to, as arrays of other frameworks have it.
+    # torch warns of read-only memory, which arrays of other frameworks often have.
     if isinstance(values, np.ndarray) and not values.flags.writeable:
         values = values.copy()
     return torch.as_tensor(values).detach()

@@ -1,4 +1,4 @@
-"""What unlabelled estimators may know of a target image: two numbers a model."""
+"""The arithmetic of unlabelled estimators, on margins alone (docs/definitions.md, "Estimators of γ")."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ftc.errors import InputError
 from ftc.functional.gamma import matching_quantile
 
-# PROTOCOL's quantiles for the share of absent-class images, "Beyond the paper".
+# The q of prior matching with an estimated share (docs/definitions.md, "Estimators of γ").
 SHARE_QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 
@@ -18,11 +18,12 @@ def absent_share(pool_margin: Tensor, seen_margin: Tensor) -> float:
     """The share of absent-class images in a pool, from margins of held-out seen samples alone.
 
     Well above the margins of absent samples nearly all mass is seen: with t the q-quantile of the seen
-    margins, 1 − π ≈ P_pool(m ≥ t) / (1 − q); the median over five q (PROTOCOL: "Beyond the paper").
+    margins, 1 − π ≈ P_pool(m ≥ t) / (1 − q); the median over five q, clipped to [0, 1]
+    (docs/definitions.md, "Estimators of γ").
 
     Args:
-        pool_margin: float64 (N,).
-        seen_margin: float64 (M,), of samples that the model was not trained on.
+        pool_margin: margins of the pool, float64 (N,).
+        seen_margin: margins of samples that the model was not trained on, float64 (M,).
 
     Raises:
         InputError: no samples.
@@ -42,17 +43,18 @@ def mixture_gamma(
     hit_ratio: float,
     smoothing: float,
 ) -> float:
-    """γ of the margin mixture: pool CDF = (1 − π) CDF_S + π CDF_U (PROTOCOL: ``margin_mixture``).
+    """γ of the margin mixture: pool CDF = (1 − π) CDF_S + π CDF_U.
 
-    Maximises (1 − π) Acc_{S/Y}(γ) + π h CDF_U(γ) over the pool's margins, smoothed by a moving mean.
+    γ maximises (1 − π) Acc_{S/Y}(γ) + π h CDF_U(γ) over the pool's margins, smoothed by a moving mean
+    (docs/definitions.md, "Estimators of γ").
 
     Args:
-        pool_margin: float64 (N,).
-        seen_margin: of held-out seen samples, float64 (M,).
-        seen_hit: argmax_F z = y of the same, bool (M,).
-        share: π, of absent-class images in the pool.
+        pool_margin: margins of the pool, float64 (N,).
+        seen_margin: margins of held-out seen samples, float64 (M,).
+        seen_hit: argmax_F z = y of the same samples, bool (M,).
+        share: share π of absent-class images in the pool.
         hit_ratio: h as a multiple of Acc_{S/F}.
-        smoothing: width of the moving mean, a share of the points.
+        smoothing: width of the moving mean, as a share of the points.
     """
     gamma = pool_margin.sort().values
     below_pool = torch.arange(len(gamma), dtype=torch.float64) / len(gamma)
@@ -75,21 +77,22 @@ def absent_posterior(
     steps: int = 60,
     tolerance: float = 1e-4,
 ) -> tuple[Tensor, float]:
-    """How likely each pool image is of an absent class: logistic in both models' margins, by EM.
+    """The probability of an absent class for each pool image: logistic in both models' margins, by EM.
 
-    Held-out seen samples are known to be seen, the pool's group is latent. The posterior starts from the
+    Held-out samples are known to be seen, the groups of pool images are latent. The posterior starts from the
     source model's own routing and ends where logistic regression on it reproduces it.
 
     Args:
         seen: source and fine-tuned margins of held-out seen samples, float64 (M,) each.
         pool: source and fine-tuned margins of the pool, float64 (N,) each.
-        share: of absent-class images in the pool where it is known; None estimates it as the mean posterior.
-        ridge: penalty on the two slopes, margins in units of their standard deviation.
-        steps: at most so many.
-        tolerance: the largest change of a posterior that ends the iteration.
+        share: share of absent-class images in the pool, where it is known; None estimates it as the mean
+            posterior.
+        ridge: penalty on the two slopes, for margins in units of their standard deviation.
+        steps: the most EM steps.
+        tolerance: the iteration ends once every posterior changes by less than this.
 
     Returns:
-        Posteriors, float64 (N,), and the share.
+        Posteriors, float64 (N,), and the share of absent-class images.
 
     Raises:
         InputError: margins that do not vary, so that nothing can be told apart.
@@ -129,7 +132,7 @@ def absent_posterior(
 
 
 def _with_mean(score: Tensor, mean: float) -> Tensor:
-    """Sigmoid of shifted scores, the shift such that they have that mean."""
+    """The sigmoid of the scores (N,), shifted so that its mean is the given one."""
     low, high = -100.0 - float(score.max()), 100.0 - float(score.min())
     for _ in range(60):
         middle = (low + high) / 2
@@ -152,16 +155,16 @@ def expected_best_gamma(
     """γ of the best expected Acc_{Y/Y}, with margins of both groups smoothed by a Gaussian.
 
     Args:
-        seen_margin: of held-out seen samples, float64 (M,).
-        pool_margin: of the pool, float64 (N,).
-        posterior: that a pool image is of an absent class, (N,).
-        hits: how often the right class leads its own group, for seen and for absent samples.
-        share: of absent-class images where the model will be used.
-        width: of the Gaussian, in standard deviations of the margins.
-        points: candidates for γ.
+        seen_margin: margins of held-out seen samples, float64 (M,).
+        pool_margin: margins of the pool, float64 (N,).
+        posterior: probability that a pool image is of an absent class, (N,).
+        hits: how often the right class leads its own group, for seen and for absent samples, fractions.
+        share: share of absent-class images where the model will be used.
+        width: standard deviation of the Gaussian, in standard deviations of the margins.
+        points: number of candidates for γ.
 
     Returns:
-        γ, and the accuracy to expect of it, a fraction.
+        γ in logits and its expected Acc_{Y/Y}, a fraction.
     """
     margin = torch.cat([seen_margin, pool_margin])
     of_seen = torch.cat([torch.ones_like(seen_margin), 1 - posterior])

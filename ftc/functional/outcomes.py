@@ -1,7 +1,7 @@
-"""Logits reduced to what is kept of a sample: a margin, a label, and one threshold a k.
+"""Logits reduced to the numbers kept of a sample: margin, label, and for each k a threshold and a hit.
 
-Everything the curve and the accuracies need once γ is known follows from these, so logits need not be kept
-(PROTOCOL: "the seen–absent curve").
+The curve and the accuracies at every γ follow from these, so logits need not be kept
+(docs/definitions.md, "The seen–absent curve and AUSUC").
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ftc.errors import InputError
 from ftc.functional.inputs import ABSENT, OTHERS, as_logits, check_finite, check_target, label_groups
 from ftc.partition import ClassPartition, Group
 
-# Logits worked on at a time: few enough for a processor's cache, enough to make the calls per block cheap.
+# Logits reduced at a time: few enough for a processor's cache, enough to make the calls per block cheap.
 BLOCK = 1 << 20
 
 
@@ -33,12 +33,12 @@ def _mask(partition: ClassPartition, group: Group, dtype: torch.dtype, device: t
 # attrs, not dataclasses: torchmetrics takes dataclasses apart and squeezes their one-element tensors.
 @frozen(eq=False)
 class Outcomes:
-    """What is kept of each sample.
+    """The numbers kept of each sample.
 
     Attributes:
         margin: max_F z − max_U z, float64 (N,); +inf where the partition has no absent class.
-        threshold: float64 (N, K), one a k. A label in F is in the top k exactly when γ ≤ threshold, a label
-            in U exactly when γ > threshold; ±inf where γ does not matter.
+        threshold: float64 (N, K), one for each k. A label in F is in the top k exactly when γ ≤ threshold, a
+            label in U exactly when γ > threshold; ±inf where γ does not matter.
         within: bool (N, K), the label is in the top k of its own group's columns (S or U).
         target: int64 (N,), head columns.
         top_k: the K values of k, ascending, the first being 1.
@@ -57,7 +57,7 @@ class Outcomes:
         return torch.where(absent, first < torch.inf, first > -torch.inf)
 
     def cpu(self) -> Outcomes:
-        """The same on the CPU."""
+        """The outcomes on the CPU."""
         moved = (self.margin.cpu(), self.threshold.cpu(), self.within.cpu(), self.target.cpu())
         return Outcomes(*moved, self.top_k)
 
@@ -139,7 +139,7 @@ def _reduce_top_1(
     rivals: dict[Group, Tensor] = {}
     groups: tuple[Group, ...] = ("fixed", "absent", "seen") if partition.others else ("fixed", "absent")
     for group in groups:
-        # The label's own column aside, wherever it is: what is left is its strongest rival.
+        # Without the label's own column, the largest logit of a group is the label's strongest rival there.
         rivals[group] = _masked(z, partition, group, work).scatter_(1, own, -torch.inf).amax(1)
     rivals.setdefault("seen", rivals["fixed"])
     top_fixed = torch.where(is_absent, rivals["fixed"], rivals["fixed"].maximum(z_y)).double()
@@ -219,7 +219,7 @@ def _blocks(z: Tensor) -> Iterator[slice]:
 
 
 def _workspace(z: Tensor) -> Tensor:
-    """Room for one block, used again and again."""
+    """Memory for one block, reused by every block."""
     return torch.empty(min(len(z), max(1, BLOCK // z.shape[1])), z.shape[1], dtype=z.dtype, device=z.device)
 
 

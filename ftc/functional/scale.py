@@ -1,4 +1,7 @@
-"""Logit-scale statistics: the paper's evidence that only the scale breaks (its section on logits)."""
+"""Logit scales, the paper's evidence that only the scale of logits breaks (its section on logits).
+
+See docs/definitions.md, "Metrics".
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ SAMPLE_GROUPS: tuple[tuple[str, int], ...] = (("seen", SEEN), ("absent", ABSENT)
 
 
 def scale_terms(logits: Any, target: Any, partition: ClassPartition) -> dict[str, Tensor]:
-    """Per-sample terms, float64 (N,); ``nan`` where a term has no column to run over.
+    """Terms of each sample by name, float64 (N,); ``nan`` where a term has no column to run over.
 
-    Over the columns S (``seen``) and U (``absent``): ``…_mean``, the mean logit without the label's own;
-    ``…_max``, the largest; ``…_rival``, the largest but the label's own. And ``ground_truth``, the label's.
+    ``ground_truth`` is the label's logit. Over the columns S (``seen``) and U (``absent``), ``…_mean`` is the
+    mean logit without the label's own, ``…_max`` the largest, ``…_rival`` the largest but the label's own.
     """
     z = as_logits(logits, partition)
     y = check_target(target, z, partition)
@@ -64,7 +67,7 @@ def logit_scale(logits: Any, target: Any, partition: ClassPartition) -> dict[str
 
 
 def name_scales(terms: list[str], sums: dict[str, tuple[Tensor, int]]) -> dict[str, float]:
-    """Means under their public names, from each sample group's sums (one a term) and its size."""
+    """Means under their public names, from each sample group's sums (one for each term) and its size."""
     result: dict[str, float] = {}
     for samples, (totals, count) in sums.items():
         means = {t: float(v) / count if count else math.nan for t, v in zip(terms, totals, strict=True)}

@@ -1,4 +1,4 @@
-"""What seen-only estimators may know of a labelled seen target sample: three numbers a model."""
+"""The numbers that estimators see: three of a labelled seen sample, two of an unlabelled image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SeenStatistics:
         return len(self.gap)
 
     def cpu(self) -> SeenStatistics:
-        """The same on the CPU."""
+        """The statistics on the CPU."""
         return SeenStatistics(self.gap.cpu(), self.margin.cpu(), self.hit.cpu())
 
     def rows(self, keep: Tensor) -> SeenStatistics:
@@ -80,7 +80,7 @@ class PoolStatistics:
         return len(self.margin)
 
     def cpu(self) -> PoolStatistics:
-        """The same on the CPU."""
+        """The statistics on the CPU."""
         return PoolStatistics(self.margin.cpu(), self.top_absent.cpu())
 
     def rows(self, keep: Tensor) -> PoolStatistics:

@@ -1,4 +1,4 @@
-"""The curve in memory that does not grow with the number of samples."""
+"""The seen–absent curve in memory that does not grow with the number of samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ftc.partition import ClassPartition
 
 @frozen(eq=False)
 class BinnedCurve:
-    """A curve that is exact at the bins' edges, and how wrong it can be between them.
+    """A curve that is exact at the edges of bins, with bounds of its error between them.
 
     Attributes:
         curve: its points with |γ| ≤ limit lie on edges, and are exact there.
@@ -36,14 +36,14 @@ class BinnedCurve:
 class BinnedSeenAbsentCurve(Metric):
     """`SeenAbsentCurve` from counts of hits by bin of their margin: integers, summed over ranks.
 
-    No γ that this state knows tells two samples apart whose margins share a bin. The curve moves
-    monotonically through the box between a bin's two exact end points, so its area is off by at most half
-    the boxes: ½ Σ Δacc_seen · Δacc_absent. For unlimited N; the exact state keeps up to 32 bytes a sample.
+    Samples whose margins share a bin cannot be told apart. The curve moves monotonically through the box
+    between a bin's two exact end points, so its area is off by at most half the boxes:
+    ½ Σ Δacc_seen · Δacc_absent. It serves unlimited N; the exact state keeps up to 32 bytes a sample.
 
     Args:
         partition: seen, absent and other columns of the head.
-        limit: bins cover margins from −limit to +limit; those beyond count in two outer bins.
-        bins: how many, of equal width.
+        limit: the bins cover margins from −limit to +limit; margins beyond count in two outer bins.
+        bins: number of bins, of equal width.
 
     Raises:
         InputError: a limit that is not positive, or no bin.

@@ -1,4 +1,4 @@
-"""Streams of what γ estimators may look at."""
+"""Streams of the numbers that calibrators may look at."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ftc.partition import ClassPartition
 
 
 class SeenStream(Stream):
-    """`SeenStatistics` of the seen samples among what is streamed; all others are dropped on entry.
+    """`SeenStatistics` of the seen samples among those streamed; all others are dropped on entry.
 
     Labels decide only which samples are kept, so neither the labels nor the presence of absent-class samples
     changes what comes out. Keeps 17 bytes a sample.
@@ -45,12 +45,12 @@ class SeenStream(Stream):
             self.hit.append(statistics.hit)
 
     def compute(self) -> SeenStatistics:
-        """Statistics of all seen samples; none is a legal number of them."""
+        """Statistics of all seen samples, of which there may be none."""
         return SeenStatistics(self.joined("gap"), self.joined("margin"), self.joined("hit"))
 
 
 class PoolStream(Stream):
-    """`PoolStatistics` of images without labels: what the unlabelled lane may look at; 12 bytes a sample."""
+    """`PoolStatistics` of images without labels, for the unlabelled lane. Keeps 12 bytes a sample."""
 
     margin: list[Tensor]
     top_absent: list[Tensor]

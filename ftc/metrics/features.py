@@ -1,4 +1,4 @@
-"""Class means of features, and how far fine-tuning moved them, streamed."""
+"""Streaming class means of features, and the drift of features by fine-tuning."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ftc.partition import ClassPartition
 class NearestClassMean(Metric):
     """Class means of L2-normalised features: the NCM classifier's weights (see `cosine_logits`).
 
-    Fit it on target *training* data of all classes. It then knows absent-class data: a probe of feature
-    quality, never a method.
+    Fit it on target *training* data of all classes. It then knows absent-class data, so it is a probe
+    of feature quality and is not to be compared with calibrators.
 
     Args:
         num_classes: width C of the head.
@@ -48,7 +48,7 @@ class NearestClassMean(Metric):
 
 
 class FeatureDrift(Metric):
-    """How far fine-tuning moved the features of seen and of absent samples.
+    """The drift of features of seen and of absent samples by fine-tuning (docs/definitions.md, "Metrics").
 
     Args:
         partition: seen, absent and other columns of the head.
@@ -76,9 +76,10 @@ class FeatureDrift(Metric):
     def compute(self) -> dict[str, float]:
         """Means over samples; ``nan`` for a group without samples.
 
-        ``feature_cosine_on_seen`` and ``…_on_absent``, cosine of new to old features;
-        ``feature_shift_on_seen`` and ``…_on_absent``, their mean distance in units of the old ones' mean
-        norm.
+        Returns:
+            ``feature_cosine_on_seen`` and ``…_on_absent``, the mean cosine of new to old features;
+            ``feature_shift_on_seen`` and ``…_on_absent``, their mean L2 distance divided by the mean L2 norm
+            of the old ones.
         """
         result = {}
         for (group, _), (cosine, distance, norm), count in zip(

@@ -9,12 +9,12 @@ from ftc.partition import ClassPartition
 
 
 def head_statistics(head: nn.Linear, partition: ClassPartition) -> dict[str, float]:
-    """Mean L2 norm of the head's rows and mean bias, over S and over U (paper, weight norms).
+    """Mean L2 norm of the head's rows and mean bias, over S and over U (the paper, on weight norms).
 
     Under FSDP all processes call it together, since it gathers the weights.
 
     Args:
-        head: a linear layer with a row a class, weights (C, D).
+        head: a linear layer with weights (C, D), one row for each class.
         partition: seen, absent and other columns.
 
     Returns:

@@ -18,7 +18,7 @@ from ftc.partition import ClassPartition
 
 
 class OutcomeStream(Stream):
-    """The `Outcomes` of all samples seen so far, over all ranks; a base for what is computed from them.
+    """The `Outcomes` of all samples seen so far, over all ranks; the base of metrics computed from them.
 
     Args:
         partition: seen, absent and other columns of the head.
@@ -52,7 +52,7 @@ class OutcomeStream(Stream):
 
     @property
     def outcomes(self) -> Outcomes:
-        """What was added so far, with int64 labels."""
+        """The outcomes added so far, with int64 labels."""
         return Outcomes(
             self.joined("margin"),
             self.joined("threshold"),

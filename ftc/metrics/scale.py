@@ -29,12 +29,12 @@ class ScaleSummary:
 class LogitScale(Metric):
     """`ftc.functional.logit_scale` of streamed logits, with histograms on fixed bins.
 
-    Fixed bins keep the histograms of different epochs comparable; values outside count in the end bins.
+    Fixed bins keep the histograms of different epochs comparable; values beyond count in the end bins.
 
     Args:
         partition: seen, absent and other columns of the head.
         limit: the bins cover −limit to +limit logits.
-        bins: how many.
+        bins: number of bins.
     """
 
     full_state_update = False

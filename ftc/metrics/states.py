@@ -14,11 +14,11 @@ from torchmetrics.utilities import dim_zero_cat
 class Stream(Metric):
     """A base for metrics that keep a few numbers a sample, gathered over the ranks.
 
-    torchmetrics gathers what a rank never updated as float32 of one dimension, which other ranks' tensors of
-    another type or width do not go with: here such a rank gives no rows of the right kind.
+    torchmetrics gathers a state that a rank never updated as one-dimensional float32, which cannot be joined
+    with other ranks' tensors of another dtype or width. Here such a rank gives zero rows of the right kind.
 
     Args:
-        states: dtype and trailing shape by name of state.
+        states: dtype and trailing shape of every state, by name.
     """
 
     full_state_update = False
@@ -36,5 +36,5 @@ class Stream(Metric):
         super().sync(*args, **kwargs)
 
     def joined(self, name: str) -> Tensor:
-        """A state as one tensor, of no rows where nothing was added."""
+        """A state as one tensor, without rows where nothing was added."""
         return dim_zero_cat(getattr(self, name))

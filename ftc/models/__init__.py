@@ -1,4 +1,4 @@
-"""Backbone and head, and the files they live in."""
+"""Classifiers of backbone and head, and files of their weights."""
 
 from ftc.models.checkpoints import LoadReport, load_checkpoint
 from ftc.models.classifier import Classifier, create_classifier, label_names, pretrained_width

@@ -1,4 +1,4 @@
-"""Weights in safetensors, named as in the plain timm model, and checkpoints of other programs."""
+"""Reading of weights from our own files and from checkpoints of other programs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from ftc.models.weights import load_metadata, load_tensors
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_checkpoint` read.
+    """A report on what `load_checkpoint` read.
 
     Attributes:
         path: the file.
-        format: what kind of file it is, in words.
-        missing: parameters and buffers that it does not have, which kept their values.
-        unexpected: what else it has, under its own names; left out.
-        metadata: what a safetensors file says about its tensors, as ``calibrated.safetensors`` does; JSON is
-            parsed.
+        format: the kind of file, in words.
+        missing: parameters and buffers that the file lacks; they kept their values.
+        unexpected: further entries of the file, under its own names; they were left out.
+        metadata: metadata of a safetensors file such as ``calibrated.safetensors``, with JSON parsed.
     """
 
     path: Path
@@ -38,7 +37,7 @@ class LoadReport:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The report, for people."""
+        """The report in lines for people to read."""
         lines = [f"{self.path}: {self.format}"]
         if self.missing:
             lines.append(f"not in the file, left as they were: {_some(self.missing)}")
@@ -57,20 +56,21 @@ class LoadReport:
 def load_checkpoint(path: Path, classifier: Classifier, strict: bool = True) -> LoadReport:
     """Load weights of this or another program into a classifier, all or none.
 
-    Read are `.safetensors` files and what ``torch.save`` writes: a state dict with the names of the timm (or
-    torchvision) model, or ``backbone.…`` and ``head.…`` as in the paper's released files, or a Lightning
-    checkpoint of `ftc.FineTuneModule`; alone or under ``state_dict``, ``model`` or their averages, which are
-    taken first (``state_dict_ema``, ``model_ema``), with or without the prefix of a wrapped model.
-    Nothing in a file is ever executed: only tensors and plain values are read.
+    The file is `.safetensors` or written by ``torch.save``. It holds a state dict with the names of the timm
+    (or torchvision) model, or with ``backbone.…`` and ``head.…`` as in the paper's released files, or it is a
+    Lightning checkpoint of `ftc.FineTuneModule`. The state dict may be alone or under ``state_dict``,
+    ``model`` or their averages (``state_dict_ema``, ``model_ema``), which take precedence, and its names may
+    have the prefix of a wrapped model. Nothing in a file is ever executed: only tensors and plain values are
+    read.
 
     Args:
         path: the file.
-        classifier: loaded in place, and untouched after an error.
-        strict: whether a parameter or buffer that the file does not have is an error. Batch norm's counters
-            may always be missing.
+        classifier: changed in place; it stays as it was after an error.
+        strict: whether a parameter or buffer that the file lacks is an error. Batch norm's counters may
+            always be missing.
 
     Raises:
-        InputError: no such file, one that is no checkpoint or wants to run code, a head of another width, a
+        InputError: no such file, a file that is no checkpoint or would run code, a head of another width, a
             shape that differs, or missing parameters.
     """
     container, content, metadata = _read(path)
@@ -93,13 +93,13 @@ def load_checkpoint(path: Path, classifier: Classifier, strict: bool = True) -> 
     return LoadReport(path, f"{container}, {layout}", missing, unexpected, metadata)
 
 
-# Where training programs put their weights, averaged ones first.
+# Keys under which training programs put their weights, averaged ones first.
 _CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """What kind of file it is, its weights by name, and its metadata."""
+    """The kind of a file, its weights by name, and its metadata."""
     if path.suffix == ".safetensors":
         return "safetensors", load_tensors(path), load_metadata(path)
     content = _torch_content(path)
@@ -123,7 +123,7 @@ def _torch_content(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # a damaged file fails in any way
+    except Exception as error:  # damaged files raise almost anything
         called = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and called:
             raise InputError(
@@ -137,7 +137,7 @@ def _torch_content(path: Path) -> Any:
 
 
 def _timm_names(content: Mapping[str, Any], head_name: str) -> tuple[str, dict[str, tuple[str, Tensor]]]:
-    """The kind of names, and tensors with their own name by the timm model's."""
+    """The kind of names, and each tensor with its own name, by its name in the timm model."""
     names = {name: name for name, value in content.items() if isinstance(value, Tensor)}
     for prefix in _WRAPPERS:
         if all(name.startswith(prefix) for name in names):

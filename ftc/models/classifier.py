@@ -21,16 +21,16 @@ from ftc.errors import InputError
 
 
 class Classifier(nn.Module):
-    """Features, then logits.
+    """A backbone and a head, called one after the other.
 
-    The head runs in float32 outside autocast: in bfloat16 its logits have 8 bits of mantissa and margins
-    collapse into ties.
+    The head runs in float32 outside autocast: in bfloat16 its logits would have 8 bits of mantissa, and
+    margins would collapse into ties.
 
     Args:
         backbone: images (N, channels, H, W) → features (N, D).
         head: features (N, D), float32 → logits (N, C).
-        head_name: the head's name in the timm model it came from, for `timm_state_dict`.
-        data_config: how images are prepared, in timm's terms; by default what timm says of the backbone.
+        head_name: the head's name in the timm model that it came from, for `timm_state_dict`.
+        data_config: the preprocessing of images in timm's terms; by default timm's own for the backbone.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         self.memory_format: torch.memory_format | None = None
 
     def use_channels_last(self) -> None:
-        """Keep weights and images channels last, which convolutions of most GPUs are faster with."""
+        """Keep weights and images channels last, which makes convolutions faster on most GPUs."""
         self.memory_format = torch.channels_last
         self.to(memory_format=torch.channels_last)
 
@@ -78,24 +78,30 @@ class Classifier(nn.Module):
 
     @property
     def is_sharded(self) -> bool:
-        """Whether this process has a share of the weights only."""
+        """Whether this process has only a share of the weights."""
         return isinstance(self.head, FSDPModule)
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Leave this process a share of every weight: FSDP, block by block; done once.
+        """Shard every weight over processes by FSDP, block by block; a second call changes nothing.
 
-        From then on all processes call `forward`, `timm_state_dict` and `load_timm_state_dict` together.
+        From then on all processes must call `forward`, `timm_state_dict` and `load_timm_state_dict` together.
 
         Args:
-            mesh: one dimension, the processes that share.
+            mesh: a mesh of one dimension: the processes that share the weights.
         """
         if self.is_sharded:
             return
         for module in (*_blocks(self.backbone), self.backbone, self.head):
             fully_shard(module, mesh=mesh)
 
+    def reshard(self) -> None:
+        """Let go of whole weights that a forward has gathered, so that `parameters` are those to train."""
+        for module in (self.head, self.backbone):
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def timm_state_dict(self) -> dict[str, Tensor]:
-        """Weights under the names of the plain timm model; sharded ones whole, on the CPU."""
+        """The weights under the names of the plain timm model; sharded ones are gathered on the CPU."""
         head = {f"{self.head_name}.{name}": value for name, value in self.head.state_dict().items()}
         state = {**self.backbone.state_dict(), **head}
         return {n: v.full_tensor().cpu() if isinstance(v, DTensor) else v for n, v in state.items()}
@@ -109,9 +115,9 @@ class Classifier(nn.Module):
         prefix = f"{self.head_name}."
         head = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         backbone = {k: v for k, v in state.items() if not k.startswith(prefix)}
+        self.reshard()  # what the last forward gathered would be stale
         for module, own in ((self.head, head), (self.backbone, backbone)):
             if isinstance(module, FSDPModule):
-                module.reshard()  # what the last forward gathered would be stale
                 options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
                 set_model_state_dict(module, {**own}, options=options)
             else:
@@ -130,7 +136,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 def create_classifier(
     name: str, num_classes: int, pretrained: bool = False, kwargs: dict[str, Any] | None = None
 ) -> Classifier:
-    """A timm model, split into backbone and head.
+    """Create a timm model, divided into backbone and head.
 
     Args:
         name: a registered timm model.
@@ -160,17 +166,17 @@ def create_classifier(
 
 
 def pretrained_width(name: str, kwargs: Mapping[str, Any] | None = None) -> int | None:
-    """How many classes a timm model's pre-trained weights tell apart.
+    """The number of classes of a timm model's pre-trained weights.
 
-    With another width timm leaves their head out, and the model's starts at random: right before training,
-    wrong where the pre-trained model is to be used as it is.
+    With another width timm leaves the pre-trained head out, and the model's head starts at random. That is
+    right before training, but wrong where the pre-trained model is used as it is.
 
     Args:
         name: the model.
         kwargs: further arguments of `timm.create_model`.
 
     Returns:
-        The width, None for a model that timm does not know.
+        The width; None for a model that timm does not know.
 
     Raises:
         InputError: a hub model whose configuration cannot be fetched.
@@ -180,14 +186,14 @@ def pretrained_width(name: str, kwargs: Mapping[str, Any] | None = None) -> int 
 
 
 def label_names(name: str, kwargs: Mapping[str, Any] | None = None) -> tuple[str, ...] | None:
-    """What the classes of a timm model's pre-trained weights are called.
+    """The class names of a timm model's pre-trained weights.
 
     Args:
         name: the model.
         kwargs: further arguments of `timm.create_model`.
 
     Returns:
-        One name a column of the pre-trained head, None where timm does not say.
+        One name per column of the pre-trained head; None where timm has none.
 
     Raises:
         InputError: a hub model whose configuration cannot be fetched.
@@ -216,7 +222,7 @@ def _pretrained_config(name: str, kwargs: Mapping[str, Any]) -> Any:
     except OSError as error:
         raise _not_to_be_had(name, error) from error
     except (RuntimeError, TypeError, ValueError):
-        # Creating the model says what is wrong with its name or arguments.
+        # `create_classifier` reports what is wrong with the name or the arguments.
         return None
 
 

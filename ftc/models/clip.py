@@ -41,19 +41,19 @@ def create_clip_classifier(
     templates: Sequence[str] = TEMPLATES,
     weights: bool = True,
 ) -> Classifier:
-    """An open_clip model's image encoder with its zero-shot classifier as the head.
+    """Create a classifier from an open_clip model's image encoder, with its zero-shot classifier as the head.
 
-    A class's row of the head is the mean of its prompts' text embeddings, of length 1, times CLIP's logit
-    scale, and biases are 0: before any training the logits are CLIP's own.
+    A class's row of the head is the mean of its prompts' text embeddings, scaled to length 1, times CLIP's
+    logit scale, and biases are 0: before any training the logits are CLIP's own.
 
     Args:
         name: an open_clip model.
-        pretrained: name of its weights, which also says what activation and preprocessing they were trained
-            with, or a file of them, where ``name`` has to say so (``ViT-B-32-quickgelu`` for OpenAI's);
-            None for random ones.
-        class_names: one a column; underscores stand for spaces.
+        pretrained: name of its weights, which fixes their activation and preprocessing; or a file of weights,
+            whose activation must then be part of ``name`` (``ViT-B-32-quickgelu`` for OpenAI's); None for
+            random weights.
+        class_names: one per column; underscores stand for spaces.
         templates: prompts, with ``{}`` where the class name goes.
-        weights: False leaves the same model, head included, at random, for weights that are loaded over it.
+        weights: False leaves the model, head included, at random, for weights that are loaded afterwards.
 
     Raises:
         InputError: open_clip is not installed, no such model or weights, weights that cannot be fetched or
@@ -71,7 +71,8 @@ def create_clip_classifier(
     model, tokenizer, width = _load(open_clip, name, pretrained, weights)
     if getattr(model.visual, "output_tokens", False):
         raise InputError(
-            f"model.name={name}: gives features of every patch; choose a model that gives one each"
+            f"model.name={name}: gives features of every patch; choose a model that gives one vector per "
+            "image"
         )
     head = nn.Linear(width, len(class_names))
     if weights:
@@ -94,7 +95,7 @@ def _load(open_clip: ModuleType, name: str, pretrained: str | None, weights: boo
             pretrained if load and ":" not in name else None,
             load_weights=load,
             require_pretrained=load,
-            # Also without weights, so that those that are loaded later find the model they were saved from.
+            # Set even without weights, so that weights loaded later find the model that they were saved from.
             force_quick_gelu=tag.get("quick_gelu", False),
             force_preprocess_cfg=tag,
         ).eval()
@@ -112,8 +113,8 @@ def _load(open_clip: ModuleType, name: str, pretrained: str | None, weights: boo
 
 
 def _tag(open_clip: ModuleType, name: str, pretrained: str | None) -> dict[str, Any]:
-    """What open_clip knows about weights: activation and preprocessing; nothing of files."""
-    if ":" in name:  # hf-hub:… and local-dir:… bring their weights, and say everything about them
+    """open_clip's configuration of weights, with activation and preprocessing; empty for files."""
+    if ":" in name:  # hf-hub:… and local-dir:… bring their weights and configuration
         return {}
     if name not in open_clip.list_models():
         near = ", ".join(difflib.get_close_matches(name, open_clip.list_models(), 5, 0.4))

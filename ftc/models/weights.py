@@ -27,7 +27,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     Args:
         path: the file.
         state: tensors by name.
-        metadata: what they are; values that are no text become JSON.
+        metadata: a description of the weights; values that are no text become JSON.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in (metadata or {}).items()}
@@ -50,7 +50,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """What a safetensors file says about its tensors; JSON is parsed."""
+    """The metadata of a safetensors file, with JSON parsed."""
     with safe_open(path, "pt") as file:
         texts = file.metadata() or {}
     return {name: _parsed(text) for name, text in texts.items()}
@@ -76,7 +76,7 @@ def load_weights(path: Path, classifier: Classifier) -> None:
 
 
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict on the CPU that no training changes."""
+    """A copy of a state dict on the CPU, which no training changes."""
     return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
@@ -84,12 +84,12 @@ def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def other_weights(classifier: Classifier, state: Mapping[str, Tensor]) -> Iterator[None]:
     """Give a classifier other weights inside the block, and its own back when the block ends.
 
-    Nothing is given back after an error, which ends the run: under FSDP that would wait for processes that
-    have stopped.
+    Nothing is given back after an error, which ends the run: under FSDP, giving back would wait for processes
+    that have stopped.
 
     Args:
         classifier: changed in place.
-        state: named as in the plain timm model.
+        state: the other weights, named as in the plain timm model.
     """
     own = copied(classifier.timm_state_dict())
     classifier.load_timm_state_dict(dict(state))
@@ -100,15 +100,15 @@ def other_weights(classifier: Classifier, state: Mapping[str, Tensor]) -> Iterat
 def fold_gamma(
     state: Mapping[str, Tensor], bias: str, partition: ClassPartition, gamma: float
 ) -> dict[str, Tensor]:
-    """A state dict with γ added to the head's bias of every absent class.
+    """A state dict with γ added to the head's bias of every absent class (docs/definitions.md, "Notation").
 
-    What loads it predicts as the calibrated model does. A head needs a bias to carry γ.
+    A model that loads it predicts as the calibrated model does.
 
     Args:
         state: the model's weights.
         bias: name of the head's bias among them.
         partition: seen, absent and other columns.
-        gamma: in logits.
+        gamma: γ in logits.
 
     Raises:
         InputError: the head has no bias.
@@ -124,15 +124,15 @@ def fold_gamma(
 def cached_tensors(
     identity: Mapping[str, Any], cache: Path, compute: Callable[[Path], Mapping[str, Tensor]]
 ) -> tuple[Path, bool]:
-    """Tensors computed once and kept: the file that holds them, computed only where no run has done so.
+    """Compute tensors once and keep them in a file; later calls find the file.
 
     Jobs that want the same file at once wait for the one that computes it.
 
     Args:
-        identity: everything that shaped the tensors, JSON types; its hash names the file.
+        identity: everything that shapes the tensors, in JSON types; its hash names the file.
         cache: folder of such files.
-        compute: makes the tensors. It is handed the place of a checkpoint to go on from where it was
-            interrupted before, which is removed once the tensors are there.
+        compute: function that makes the tensors. It gets the path of a checkpoint to go on from if it was
+            interrupted before; the checkpoint is removed once the tensors are kept.
 
     Returns:
         The file, and whether it was computed just now.

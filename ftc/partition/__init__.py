@@ -1,4 +1,4 @@
-"""Which columns of the head are seen, absent and others, and how that choice is made and written down."""
+"""The partition of the head's columns into seen, absent and others: its choice and its files."""
 
 from ftc.partition.class_partition import ClassPartition, Group, PartitionRecord
 from ftc.partition.manifest import PartitionManifest, digest_samples

@@ -1,4 +1,4 @@
-"""Which columns of the head are seen, absent and others (no torch: configuration checks use it)."""
+"""The partition of the head's columns into seen, absent and others (no torch, for configuration checks)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ClassPartition:
     Args:
         num_classes: width C of the head.
         seen: S, columns with target-domain training data; at least one.
-        absent: U, columns the target domain asks for without giving training data; may be empty.
+        absent: U, columns that the target domain asks for without giving training data; may be empty.
 
     Raises:
         InputError: a column out of range, named twice, or in both groups; no seen column.
@@ -75,10 +75,10 @@ class ClassPartition:
 
         Args:
             num_classes: width C of the head.
-            num_seen: how many classes are seen.
-            num_absent: how many are absent; None makes every candidate that is not seen absent.
-            seed: of the draw.
-            among: the candidates, columns; by default all.
+            num_seen: number of seen classes.
+            num_absent: number of absent classes; None makes every candidate that is not seen absent.
+            seed: seed of the draw.
+            among: columns to choose from; all by default.
 
         Raises:
             InputError: more classes asked for than there are.
@@ -101,7 +101,7 @@ class ClassPartition:
 
     @cached_property
     def others(self) -> tuple[int, ...]:
-        """Columns neither seen nor absent."""
+        """Columns that are neither seen nor absent."""
         named = {*self.seen, *self.absent}
         return tuple(c for c in range(self.num_classes) if c not in named)
 
@@ -130,7 +130,7 @@ class PartitionRecord(BaseModel):
     Attributes:
         num_classes: width C of the head.
         seen, absent, others: head columns, ascending.
-        sha256: of the other fields.
+        sha256: digest of the other fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

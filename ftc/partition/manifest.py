@@ -1,4 +1,4 @@
-"""Partition manifests: which classes are seen and absent, by name, and which samples every split has.
+"""Partition manifests: the names of seen and absent classes, and a digest of every split's samples.
 
 A manifest makes a partition citable: whoever has the data can check that they evaluate on the same samples.
 """
@@ -21,7 +21,7 @@ SCHEMA: Literal[1] = 1
 
 
 class SampleList(BaseModel):
-    """How many samples a split has, and the digest of their list, see `digest_samples`."""
+    """The number of samples of a split, and the digest of their list, see `digest_samples`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -30,17 +30,17 @@ class SampleList(BaseModel):
 
 
 class PartitionManifest(BaseModel):
-    """A partition of classes, by name, with a digest of every split's samples.
+    """A partition in names of classes, with a digest of every split's samples.
 
     Attributes:
-        schema_version: of the file, where it is called ``schema``.
-        class_names: one a head column.
+        schema_version: version of the file's schema, which the file calls ``schema``.
+        class_names: one name for each head column.
         seen: names of the seen classes.
         absent: names of the absent classes.
-        samples: by split.
+        samples: number and digest of samples, by split.
 
     Raises:
-        InputError: a class name that stands twice, or seen and absent ones that are not class names.
+        InputError: a class name that occurs twice, or seen or absent ones that are not class names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -65,11 +65,11 @@ class PartitionManifest(BaseModel):
 
         Args:
             partition: seen, absent and other columns.
-            class_names: one a head column.
-            samples: split → ``count`` and ``sha256``.
+            class_names: one name for each head column.
+            samples: ``count`` and ``sha256`` by split.
 
         Raises:
-            InputError: as many names as the head has columns are wanted, each once.
+            InputError: more or fewer names than the head has columns, or a name that occurs twice.
         """
         if len(class_names) != partition.num_classes:
             raise InputError(
@@ -83,10 +83,10 @@ class PartitionManifest(BaseModel):
         )
 
     def partition(self, class_names: Sequence[str]) -> ClassPartition:
-        """The partition of a head that may have its columns in another order, or more of them.
+        """The partition for a head that may have more columns, or columns in another order.
 
         Args:
-            class_names: one a column of that head.
+            class_names: one name for each column of that head.
 
         Raises:
             InputError: seen or absent classes that the head does not have, or a name of two columns.
@@ -104,7 +104,7 @@ class PartitionManifest(BaseModel):
         return ClassPartition(len(class_names), seen, absent)
 
     def write(self, path: Path) -> None:
-        """Write the manifest, whole."""
+        """Write the manifest, whole or not at all."""
         with written_whole(path) as temporary:
             text = json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -127,7 +127,7 @@ class PartitionManifest(BaseModel):
 
 
 def _fault(error: ValidationError) -> str:
-    """What is wrong with a manifest's content, in one line."""
+    """The first fault of a manifest's content, in one line."""
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
@@ -142,9 +142,9 @@ def digest_samples(lines: Iterable[str]) -> str:
     """SHA-256 of the samples of a split.
 
     Args:
-        lines: one a sample, such as ``relative/path.jpg LABEL``, without line ends, in any order: they are
-            sorted, because the order in which files are read makes no other split. A line that stands
-            twice counts twice.
+        lines: one line for each sample, such as ``relative/path.jpg LABEL``, without line ends. Their order
+            does not count, because the order in which files are read does not change a split. A line that
+            occurs twice counts twice.
 
     Returns:
         64 hexadecimal digits.
@@ -154,6 +154,6 @@ def digest_samples(lines: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for line in sorted(lines):
-        # File names that are no UTF-8 reach Python as surrogates.
+        # File names that are not UTF-8 reach Python as surrogates.
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()

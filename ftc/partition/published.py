@@ -1,4 +1,4 @@
-"""What the paper's authors published, read from the user's own clone of their repository (no torch).
+"""Class orders and lists of the paper's authors, read from the user's clone of their repository (no torch).
 
 Nothing of the clone is imported or executed.
 """
@@ -18,8 +18,8 @@ def published_order(repo: Path, name: str) -> tuple[int, ...]:
     """A published class order: seen classes are its first, absent ones its last.
 
     Args:
-        repo: the clone.
-        name: of the list in ``py/HT_HARDCODED.py``, with or without ``_CLASSES`` at its end, as versions
+        repo: the clone of the paper's repository.
+        name: name of the list in ``py/HT_HARDCODED.py``, with or without ``_CLASSES`` at its end, as versions
             of the file differ in that.
 
     Returns:
@@ -72,10 +72,10 @@ def label_names(lists: Path, pattern: str) -> dict[int, str]:
 
     Args:
         lists: folder of list files.
-        pattern: glob of those to read.
+        pattern: glob of the files to read.
 
     Returns:
-        Label → name, labels ascending.
+        Names by label, labels ascending.
 
     Raises:
         InputError: no list file, a line that is not ``path LABEL``, or a label with two names.

@@ -1,4 +1,4 @@
-"""Splits by meaning: absent classes that are near to the seen ones in the source model's eyes, or far."""
+"""Partitions by meaning: absent classes are near to the seen ones in the source model's features, or far."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def semantic_partition(
     num_absent: int | None,
     seed: int,
 ) -> ClassPartition:
-    """Split classes along or across the clusters of their means.
+    """Divide classes along or across the clusters of their means.
 
-    Classes are clustered into a tree (cosine distance, average linkage) and its leaves laid out in a row, so
+    Classes are clustered into a tree (cosine distance, average linkage). Its leaves are laid out in a row, so
     that every cluster, at whatever height of the tree, is a run of neighbours. ``far`` cuts the row in two:
     at any height at most one cluster has classes on both sides. ``near`` deals the row out evenly: every
     cluster has its share of both sides. The seed turns the tree's branches around and draws the classes that
     take part where not all of them are asked for.
 
-    Not for features of the target domain's absent classes: no method may see those.
+    Do not use features of the target domain's absent classes: no method and no calibrator may see those.
 
     Args:
-        kind: where the absent classes lie.
+        kind: ``near`` or ``far``, where the absent classes lie.
         means: class means (C, D) of the source model's features over the source domain; only the
             candidates' rows are looked at, and only their directions count.
         candidates: head columns to choose from.
         num_classes: width C of the head.
-        num_seen: how many classes are seen.
-        num_absent: how many are absent; None makes every candidate that is not seen absent.
-        seed: of the draw.
+        num_seen: number of seen classes.
+        num_absent: number of absent classes; None makes every candidate that is not seen absent.
+        seed: seed of the draw.
 
     Raises:
         InputError: no such kind, more classes asked for than there are candidates, a candidate outside the
@@ -51,7 +51,7 @@ def semantic_partition(
         raise InputError(f"partition.kind={kind}: choose near or far")
     if means.ndim != 2 or len(means) != num_classes:
         raise InputError(f"class means have shape {tuple(means.shape)}; give a row for each of {num_classes}")
-    # Draws those that take part, and checks numbers and columns.
+    # The draw also checks numbers and columns.
     drawn = ClassPartition.random(num_classes, num_seen, num_absent, seed, sorted(candidates))
     classes = sorted(drawn.seen + drawn.absent)
     directions = means[classes].double().cpu().numpy()

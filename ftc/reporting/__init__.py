@@ -1,1 +1,1 @@
-"""Tables and figures of finished runs, drawn from what run folders hold."""
+"""Tables and figures of finished runs, drawn from their run folders."""

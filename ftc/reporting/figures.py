@@ -15,12 +15,12 @@ from ftc.results import RunRecord, StageRecord
 
 Row = dict[str, Any]
 
-# Okabe and Ito's palette: told apart by readers with any colour vision.
+# Okabe and Ito's palette, which readers with any colour vision can tell apart.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
 NCM = "#56B4E9"
 SEEN, ABSENT, ALL = BLUE, RED, GREY
 CALIBRATORS = [GREEN, PURPLE, ORANGE, "#8C564B", "#F0E442"]
-# Not as many as colours, so that no two calibrators share both.
+# Their number differs from that of the colours, so that no two calibrators share both.
 MARKERS = "DsvP^Xd"
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -38,10 +38,13 @@ def write_figures(folder: Path, record: RunRecord, epochs: Sequence[Row] = ()) -
     """Draw all figures of a run into a folder as PNG.
 
     Args:
-        folder: made where missing.
-        record: the finished run.
-        epochs: a row of scalars by epoch, the source model (epoch −1) first; without any, the figures over
-            epochs are left out.
+        folder: the folder to write to, made where missing.
+        record: record of the finished run.
+        epochs: one row of scalars for each epoch, the source model (epoch −1) first; without rows, the
+            figures over epochs are left out.
+
+    Returns:
+        The files written.
     """
     rows = list(epochs)
     figures: dict[str, Callable[[], Figure]] = {
@@ -144,7 +147,7 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
 
 
 def logit_scales_over_epochs(epochs: list[Row]) -> Figure:
-    """Mean logits by epoch: what absent-class samples give, and how far seen columns outgrow absent ones."""
+    """Mean logits of absent-class samples by epoch, and how far seen columns outgrow absent ones."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for key, label, colour in (

@@ -1,4 +1,4 @@
-"""How metrics and stages are called in print."""
+"""The printed names of metrics and stages."""
 
 from ftc.results import METRICS, StageRecord
 
@@ -21,5 +21,5 @@ def stage_title(name: str, stage: StageRecord) -> str:
 
 
 def readable(key: str) -> str:
-    """The key of a stage where its record is not at hand, or has no title."""
+    """A stage's key made readable, where its record is not at hand or has no title."""
     return "fine-tuned" if key == "fine_tuned" else key.replace("_", " ")

@@ -20,21 +20,25 @@ def console(quiet: bool = False) -> Console:
     return Console(width=max(Console().width, MIN_WIDTH), quiet=quiet)
 
 
-def print_record(out: Console, record: RunRecord, folder: Path) -> None:
-    """Print what a run of ``ftc.train`` ends with: its tables, its times and its folder."""
+def print_record(out: Console, record: RunRecord, folder: Path, finished_before: bool) -> None:
+    """Print the end of a job: its tables, its times, the model to deploy, and its folder."""
     for table in results_tables(record):
         out.print(table)
-    stages = ", ".join(f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in record.timing.items())
-    out.print(f"Time: {stages}")
-    out.print("* folded into checkpoints/calibrated.safetensors, which any timm user can load")
+    if record.timing:
+        seconds = ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in record.timing.items())
+        out.print(f"Time: {seconds}")
+    if record.deployed is not None:
+        out.print("* folded into checkpoints/calibrated.safetensors, which any timm user can load")
+    if finished_before:
+        out.print("Finished before; nothing was computed. overwrite=true computes it again.", style="yellow")
     out.print(f"Run folder: {folder}", soft_wrap=True)
 
 
 def results_tables(record: RunRecord) -> Iterator[Table]:
-    """A table a lane, since calibrators that look at unlabelled images compare with none that do not.
+    """Yield one table for each lane, since calibrators of different lanes are not compared.
 
     Rows: source, fine-tuned, the lane's calibrators, the oracles. Accuracies, H and AUSUC in percent, γ in
-    logits. Where the record has intervals, a table of them follows each.
+    logits. Where the record has intervals, a table of them follows each table.
     """
     models = {} if record.stages.source is None else {"source": record.stages.source}
     models["fine_tuned" if record.checkpoint is None else "checkpoint"] = record.stages.fine_tuned
@@ -47,12 +51,12 @@ def results_tables(record: RunRecord) -> Iterator[Table]:
 
 
 def sweep_table(rows: Sequence[Mapping[str, str]], swept: Sequence[str], objective: str | None) -> Table:
-    """A row a job: swept values, how it ended, Y/Y of every stage, AUSUC, and the error of one that failed.
+    """One row for each job: swept values, status, Y/Y of every stage, AUSUC, and the error of a failed job.
 
     Args:
-        rows: of ``sweep.csv``, as text.
+        rows: rows of ``sweep.csv``, as text.
         swept: the overrides in which jobs differ.
-        objective: whose best job gets a star; None for none.
+        objective: the selection number whose best job gets a star; None for no star.
     """
     table = Table(title="Sweep", caption="Percent. All numbers are in sweep.csv.")
     stages = [key for key in (rows[0] if rows else ()) if key.endswith("/acc_all")]
@@ -128,7 +132,7 @@ def _percent(value: float | None) -> str:
 
 
 def _value(text: str) -> str:
-    """A swept value; of a long number, four digits."""
+    """A swept value; a long number is rounded to four digits."""
     try:
         return f"{float(text):.4g}" if len(text) > 8 else escape(text)
     except ValueError:

@@ -1,1 +1,1 @@
-"""What each command does, under the command's name, and the parts and stages that runs are made of."""
+"""The work of each command, in the file of its name, and the parts and stages of runs."""

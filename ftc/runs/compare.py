@@ -1,4 +1,4 @@
-"""``python -m ftc.compare``: how far each estimator of γ stays behind the oracle, over many finished runs."""
+"""``python -m ftc.compare``: the gap of each estimator of γ to the oracle, over many finished runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ftc.partition import ClassPartition
 from ftc.reporting.names import stage_title
 from ftc.results import CONFIG_FILE, FILE_NAME, LANES, Lane, RunRecord
 
-# Draws of a pool with another share of absent-class images, averaged for each run.
+# How many pools with another share of absent-class images are drawn and averaged for each run.
 DRAWS = 3
 
 
@@ -42,14 +42,14 @@ class FinishedRun:
     """A finished run.
 
     Attributes:
-        folder: where it is.
-        record: its results.
-        partition_seed: which split of the classes.
+        folder: the run folder.
+        record: the run's results.
+        partition_seed: seed of the class partition; None where the partition was not drawn.
     """
 
     folder: Path
     record: RunRecord
-    partition_seed: int
+    partition_seed: int | None
 
     @property
     def partition(self) -> ClassPartition:
@@ -59,13 +59,13 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Gap:
-    """Accuracy that one estimator left on the table in one run.
+    """The gap of one estimator in one run, see docs/definitions.md, "Estimators of γ".
 
     Attributes:
-        estimator: its name in the run.
-        title: its name in print.
+        estimator: the estimator's name in the run.
+        title: the estimator's printed name.
         run: the run.
-        points: Y/Y at γ* minus Y/Y at γ̂, in points of percent.
+        points: Acc_{Y/Y} at γ* minus Acc_{Y/Y} at γ̂, in percentage points.
     """
 
     estimator: str
@@ -75,27 +75,31 @@ class Gap:
 
 
 def read_runs(folder: Path) -> list[FinishedRun]:
-    """All finished runs below a folder.
+    """Read all finished runs below a folder.
 
     Raises:
-        InputError: none there, or one whose absent classes were not evaluated.
+        InputError: there is no run, or the absent classes of one were not evaluated.
     """
     runs = []
     for path in sorted(folder.rglob(FILE_NAME)):
         config = path.parent / CONFIG_FILE
         if config.is_file():
-            seed = yaml.safe_load(config.read_text())["partition"]["seed"]
+            seed = yaml.safe_load(config.read_text())["partition"].get("seed")
             runs.append(FinishedRun(path.parent, RunRecord.read(path.parent), seed))
     if not runs:
         raise InputError(f"runs={folder}: no finished run of ftc.train below it; name a sweep's folder")
     for run in runs:
         if "oracle" not in run.record.stages.calibrated:
             raise InputError(f"{run.folder}: no absent-class sample was evaluated, so there is no oracle")
-    return sorted(runs, key=lambda run: (run.record.experiment, len(run.partition.seen), run.partition_seed))
+    # Partitions that were not drawn have no seed; they come first.
+    return sorted(
+        runs,
+        key=lambda run: (run.record.experiment, len(run.partition.seen), run.partition_seed or 0),
+    )
 
 
 def recorded_gaps(runs: Iterable[FinishedRun], lane: Lane) -> list[Gap]:
-    """Gaps of a lane's estimators, and of γ = 0, as the runs themselves recorded them."""
+    """The gaps of a lane's estimators, and of γ = 0, as the runs recorded them."""
     gaps = []
     for run in runs:
         stages = {"fine_tuned": run.record.stages.fine_tuned, **run.record.lane(lane)}
@@ -109,15 +113,19 @@ def recorded_gaps(runs: Iterable[FinishedRun], lane: Lane) -> list[Gap]:
 
 
 def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> list[Gap]:
-    """Gaps of the unlabelled lane's scalar estimators, refitted with the test images as the pool.
+    """The gaps of the unlabelled lane's scalar estimators, refitted with the test images as the pool.
 
-    Without a shift ``val_oracle`` stands beside them, the best γ by all labels of the validation images: how
-    close one can come at all to a γ* that is chosen on the very images it is measured on.
+    Without a shift ``val_oracle`` is listed as well, the best γ by all labels of the validation images. Its
+    gap shows how close any γ can come to a γ* that is chosen on the images it is measured on.
 
     Args:
-        runs: with their saved predictions.
-        shift: what is added to the pool's share of absent-class images by leaving images out at random, so
-            that it is no longer |U| / (|S| + |U|); None: all test images. γ is evaluated on all of them.
+        runs: runs with saved predictions.
+        shift: change of the pool's share of absent-class images, made by leaving images out at random, so
+            that it is no longer |U| / (|S| + |U|); None for a pool of all test images. γ is always evaluated
+            on all of them.
+
+    Raises:
+        InputError: no such share is possible.
     """
     calibrators: dict[str, Calibrator[Any]] = {
         "prior_matched": PriorMatching(),
@@ -157,7 +165,7 @@ def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> li
 
 
 def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int) -> Tensor:
-    """Rows of a random subset in which absent-class images have their share plus ``shift``."""
+    """Rows of a random subset whose share of absent-class images is that of all rows plus ``shift``."""
     groups = label_groups(target, partition)
     seen, absent = ((groups == code).nonzero()[:, 0] for code in (SEEN, ABSENT))
     share = len(absent) / (len(seen) + len(absent)) + shift
@@ -165,16 +173,18 @@ def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int)
         raise InputError(f"shift={shift}: leaves a share of absent-class images of {share:.2f}; choose less")
     generator = Generator().manual_seed(draw)
     seen, absent = (rows[torch.randperm(len(rows), generator=generator)] for rows in (seen, absent))
-    # All of the group that is to dominate, and as many of the other as the share asks for.
+    # One group stays whole, since its slice ends beyond it; the other is cut to give the share.
     few_absent, few_seen = round(len(seen) * share / (1 - share)), round(len(absent) * (1 - share) / share)
     return torch.cat([seen[:few_seen], absent[:few_absent]]).sort().values
 
 
 def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int]) -> str:
-    """Mean (worst) gap in points by estimator: on the splits it was chosen on, and on the others.
+    """A Markdown table of mean (worst) gaps by estimator, in percentage points.
+
+    Runs on the partitions that estimators were chosen on have a column of their own; all others are reported.
 
     Args:
-        gaps: of one lane.
+        gaps: the gaps of one lane.
         chosen_on: partition seeds that estimators and constants were chosen on.
     """
     chosen = [gap for gap in gaps if gap.run.partition_seed in chosen_on]
@@ -203,7 +213,10 @@ def _cell(points: list[float]) -> str:
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
-    """Print the report in Markdown, a section at a time; no scalars for a sweep's table.
+    """Print the report in Markdown, section by section.
+
+    Returns:
+        An empty dict: there are no scalars for a sweep's table.
 
     Raises:
         InputError: see `read_runs`.
@@ -214,7 +227,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 
 
 def _sections(config: CompareConfig) -> Iterator[str]:
-    """The report in Markdown, a section at a time.
+    """The sections of the report, in Markdown.
 
     Raises:
         InputError: see `read_runs`.

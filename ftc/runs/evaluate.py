@@ -1,4 +1,4 @@
-"""``python -m ftc.evaluate``: epoch −1 of any checkpoint, the table of a run without any training."""
+"""``python -m ftc.evaluate``: the table of a run for any checkpoint, without training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from ftc.callbacks import CalibrationCallback, PredictionRecorder
 from ftc.config.commands import EvaluateConfig
 from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_record
 from ftc.files import file_digest
-from ftc.reporting.tables import console, results_tables
-from ftc.results import CONFIG_FILE, FILE_NAME, RunRecord, versions
-from ftc.results import Stages as StageRecords
+from ftc.reporting.tables import console, print_record
+from ftc.results import CONFIG_FILE, RunRecord, StageRecords, versions
 from ftc.runs.failures import explained
-from ftc.runs.folder import Predictions, RunFolder
+from ftc.runs.folder import Predictions, RunFolder, finished_record
 from ftc.runs.parts import (
     Parts,
     build_parts,
@@ -36,39 +35,36 @@ from ftc.runs.stages import Stages
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Evaluate, print the table, write the folder; a finished one is only printed again.
+    """Evaluate a checkpoint, print the table and write the folder; a finished run is only printed again.
 
     Args:
-        config: with ``run_dir`` filled in.
+        config: the configuration, with ``run_dir`` filled in.
 
     Returns:
         The main scalars, for a sweep's table.
 
     Raises:
-        InputError: something in the configuration that only building it can tell, or no such checkpoint.
+        InputError: an error in the configuration that only building its objects shows, or a file that is no
+            checkpoint of the model.
     """
-    assert config.run_dir is not None
-    folder, out = Path(config.run_dir), console(quiet=not leads())
-    finished = (folder / FILE_NAME).is_file() and not config.overwrite
-    if finished:
-        record = RunRecord.read(folder)
-    else:
+    out = console(quiet=not leads())
+    finished = finished_record(config)
+    if finished is None:
         with explained(config):
-            record = _run(config, RunFolder(folder), out)
-    for table in results_tables(record):
-        out.print(table)
-    if finished:
-        out.print("Finished before; nothing was evaluated. overwrite=true evaluates again.", style="yellow")
-    out.print(f"Folder: {folder}", soft_wrap=True)
+            record = _run(config, out)
+    else:
+        record = finished
+    print_record(out, record, config.folder, finished is not None)
     return record.scalars()
 
 
-def _run(config: EvaluateConfig, folder: RunFolder, out: Console) -> RunRecord:
+def _run(config: EvaluateConfig, out: Console) -> RunRecord:
+    folder = RunFolder(config.folder)
     stages, has_source = Stages(folder), config.source.checkpoint is not None
     with ExitStack() as held:
         with all_or_none():
             calibrators = _without_training(build_calibrators(config), has_source, out)
-            # The checkpoint is loaded over the model's own weights, which only a rule may want to look at.
+            # The checkpoint replaces the model's own weights, which only a partition rule may look at.
             source = build_source_stage(config, out, pretrained=config.partition.by_source_model)
             partition, weights = choose_classes(source, stages)
             parts = build_parts(source, partition, calibrators)
@@ -112,7 +108,7 @@ def _run(config: EvaluateConfig, folder: RunFolder, out: Console) -> RunRecord:
 def _evaluation(
     parts: Parts, calibrators: Mapping[str, Calibrator[Any]], source: Observed | None
 ) -> tuple[CalibrationCallback, Evaluation, Predictions]:
-    """Validate and test the classifier; without ``source`` it is the source model itself."""
+    """Validate and test the classifier; ``source`` is None where it is the source model itself."""
     config = parts.config
     seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(parts.classifier, config.optimizer, config.scheduler)
@@ -128,7 +124,7 @@ def _evaluation(
 def _without_training(
     calibrators: Mapping[str, Calibrator[Any]], has_source: bool, out: Console
 ) -> dict[str, Calibrator[Any]]:
-    """The calibrators that one model's outputs suffice for; the others are left out, and that is said."""
+    """The calibrators that need no training; print a line about each of the others, which are left out."""
     left_out = {}
     for name, calibrator in calibrators.items():
         if calibrator.folds is not None:

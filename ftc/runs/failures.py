@@ -1,4 +1,4 @@
-"""What can go wrong while a run is at work, each as one line that says what to do."""
+"""Failures of the machine during a run, each as one line that says what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftc.errors import InputError
 
 @contextmanager
 def explained(config: TrainConfig) -> Iterator[None]:
-    """Turn failures of the machine into a line with their mend; others pass.
+    """Turn failures of the machine into one line that says what to do; let other errors pass.
 
     Raises:
         InputError: the accelerator's memory or the disk is full, or a loader's process was killed.
@@ -33,7 +33,7 @@ def explained(config: TrainConfig) -> Iterator[None]:
         if not re.search(r"DataLoader worker .*(killed|exited)", str(error)):
             raise
         raise InputError(
-            f"data.num_workers={config.data.num_workers}: a loader's process was killed, mostly for lack of "
+            f"data.num_workers={config.data.num_workers}: a loader's process was killed, usually for lack of "
             "memory; choose fewer"
         ) from error
     except OSError as error:
@@ -41,5 +41,5 @@ def explained(config: TrainConfig) -> Iterator[None]:
             raise
         raise InputError(
             f"output_dir={config.output_dir}: no room left on the disk for "
-            f"{error.filename or 'what the run writes'}; what was there is whole; make room and run again"
+            f"{error.filename or 'what the run writes'}; earlier files are intact; make room and run again"
         ) from error

@@ -1,4 +1,4 @@
-"""A run's folder: everything its figures and reports are redrawn from."""
+"""The run folder, which holds everything that figures and reports are redrawn from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ftc.config.commands import TrainConfig
+from ftc.config.commands import JobConfig, TrainConfig
 from ftc.errors import InputError
 from ftc.export.bundle import FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS
 from ftc.files import remove_parts, written_whole
@@ -29,19 +29,27 @@ _STAGES = "stages"
 _BEGUN = "begun.json"
 PARTITION_FILE = "partition.json"
 
-# By split, by field: see `ftc.callbacks.PredictionRecorder`.
+# Tensors by split and field, see `ftc.callbacks.PredictionRecorder`.
 Predictions = dict[str, dict[str, Tensor]]
 
 
+def finished_record(config: JobConfig) -> RunRecord | None:
+    """The record of the finished run in a job's folder; None without one, or if it is to be overwritten."""
+    if config.overwrite or not (config.folder / FILE_NAME).is_file():
+        return None
+    return RunRecord.read(config.folder)
+
+
 class RunFolder:
-    """Where a run writes.
+    """The folder that a run writes to.
+
+    An unfinished or overwritten run is removed when a new one starts; nothing else is ever removed.
 
     Args:
-        path: made by `start`.
+        path: the folder, which `start` creates.
 
     Raises:
-        InputError: something that is no run folder is there. An unfinished or overwritten run is removed
-            before the new one starts; nothing else ever is.
+        InputError: the path exists and is no run folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,10 +60,10 @@ class RunFolder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Nobody else writes here meanwhile.
+        """Lock the folder, so that no other run writes to it meanwhile.
 
         Raises:
-            InputError: somebody else does.
+            InputError: another run has locked it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -67,11 +75,11 @@ class RunFolder:
             ) from error
 
     def start(self, config: TrainConfig, identity: Mapping[str, Any], manifest: PartitionManifest) -> None:
-        """Begin anew: the folder is there with what it is begun with, or not at all.
+        """Begin a new run. The folder appears with all files written here, or not at all.
 
         Args:
             config: becomes ``config.yaml``.
-            identity: what a run that goes on with this one must be equal in; JSON types.
+            identity: see `ftc.runs.parts.identity`; a run that goes on with this one must have the same.
             manifest: becomes ``partition.json``, which ``partition=file`` reads.
         """
         old, new = (self.path.with_name(f".{self.path.name}-{state}") for state in ("old", "new"))
@@ -89,49 +97,49 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """``checkpoints/last.ckpt``: weights and everything else that fine-tuning goes on from."""
+        """Path of ``checkpoints/last.ckpt``, from which an interrupted fine-tuning goes on."""
         return self.path / "checkpoints" / "last.ckpt"
 
     def begun(self) -> dict[str, Any] | None:
-        """What an unfinished run was begun with, see `start`; None where there is none."""
+        """The identity of an unfinished run in the folder, see `start`; None where there is none."""
         path = self.path / _STAGES / _BEGUN
         if (self.path / FILE_NAME).is_file() or not path.is_file():
             return None
         return json.loads(path.read_text())
 
     def go_on(self) -> None:
-        """Remove what an interrupted run left half-written."""
+        """Remove files that an interrupted run left half-written."""
         remove_parts(self.path)
 
     def finished_stages(self) -> set[str]:
-        """The stages whose result is kept."""
+        """Names of the stages whose results are kept."""
         return {path.stem for path in (self.path / _STAGES).glob("*.pt")}
 
     def stage_result(self, name: str) -> dict[str, Any]:
-        """What `keep_stage` kept."""
+        """The result that `keep_stage` kept."""
         return torch.load(self.path / _STAGES / f"{name}.pt", weights_only=True)
 
     def keep_stage(self, name: str, result: Mapping[str, Any]) -> None:
-        """Keep a finished stage's result, tensors and plain types, until the run is finished."""
+        """Keep the result of a finished stage, of tensors and plain types, until the run is finished."""
         with written_whole(self.path / _STAGES / f"{name}.pt") as temporary:
             torch.save(dict(result), temporary)
 
     def finish(self, record: RunRecord) -> None:
-        """Write ``results.json``: a folder with it is a finished run, which keeps no stages."""
+        """Write ``results.json``, which marks the run as finished, and remove the results of its stages."""
         record.write(self.path)
         shutil.rmtree(self.path / _STAGES, ignore_errors=True)
 
     def keep_source(self, weights: Path) -> None:
-        """``source.safetensors``."""
+        """Copy the file of the source model's weights to ``source.safetensors``."""
         with written_whole(self.path / SOURCE_WEIGHTS) as temporary:
             shutil.copyfile(weights, temporary)
 
     def keep_fine_tuned(self, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """``fine_tuned.safetensors``, with what the model is: ``model``, ``head``, ``class_names``."""
+        """Write ``fine_tuned.safetensors``; its metadata are ``model``, ``head`` and ``class_names``."""
         save_weights(self.path / FINE_TUNED_WEIGHTS, weights, metadata)
 
     def keep_predictions(self, stages: Mapping[str, Predictions], record: RunRecord) -> None:
-        """``predictions.safetensors``: ``stage/split/field``."""
+        """Write ``predictions.safetensors``, with tensors named ``stage/split/field``."""
         flat = {
             f"{stage}/{split}/{field}": value
             for stage, splits in stages.items()
@@ -142,11 +150,11 @@ class RunFolder:
         save_weights(self.path / "predictions.safetensors", flat, metadata)
 
     def keep_figures(self, record: RunRecord) -> None:
-        """``figures/`` of what has no epochs."""
+        """Write ``figures/`` of a record without epochs."""
         write_figures(self.path / "figures", record)
 
     def keep_epochs(self, history: Sequence[Mapping[str, Any]], record: RunRecord) -> None:
-        """``epochs.parquet``, scalars and curve by epoch, and the figures."""
+        """Write ``epochs.parquet``, with scalars and curve of every epoch, and ``figures/``."""
         rows = [{name: v for name, v in row.items() if name != "curve"} for row in history]
         names = dict.fromkeys(name for row in rows for name in row)
         columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}

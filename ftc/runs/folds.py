@@ -1,4 +1,4 @@
-"""The folds of pseudo cross-validation (PCV): fine-tuned as the run itself will be, each once."""
+"""The folds of pseudo cross-validation, fine-tuned with the run's recipe (docs/definitions.md, "PCV")."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ FITTED = {"train", "val"}
 
 
 def fold_evidence(parts: Parts, plan: FoldPlan, source_weights: Path) -> FoldEvidence:
-    """All folds of a plan, see `train_or_find_fold`."""
+    """The evidence of all folds of a plan, see `train_or_find_fold`."""
     folds = tuple(train_or_find_fold(parts, plan, k, source_weights) for k in range(plan.folds))
     return FoldEvidence(f"seen train, seen val, {plan.folds} fine-tunes more", folds)
 
 
 def train_or_find_fold(parts: Parts, plan: FoldPlan, k: int, source_weights: Path) -> Fold:
-    """A fold from the cache, or trained now and kept there.
+    """Take a fold from the cache, or train it now and keep it there.
 
     Args:
-        parts: data and recipe; the classifier has the same weights before and afterwards.
-        plan: which classes play which part.
-        k: the fold.
-        source_weights: the source model's.
+        parts: data and recipe; the classifier's weights are the same before and afterwards.
+        plan: says which classes are pseudo-seen and which pseudo-absent.
+        k: number of the fold, from 0.
+        source_weights: the file of the source model's weights.
 
     Raises:
-        InputError: held-out samples that do not suffice.
+        InputError: there are too few held-out samples.
     """
     pseudo_seen = plan.draw(parts.partition)[k]
 
@@ -60,30 +60,28 @@ def train_or_find_fold(parts: Parts, plan: FoldPlan, k: int, source_weights: Pat
 def _train(
     parts: Parts, plan: FoldPlan, k: int, pseudo_seen: list[int], checkpoint: Path
 ) -> dict[str, Tensor]:
-    """Fine-tune on the pseudo-seen classes; logits of held-out seen samples before and after, and labels."""
+    """Fine-tune on the pseudo-seen classes; return logits of V before and after, (N, C), and labels (N,)."""
     config, classifier, seed = parts.config, parts.classifier, plan.seed + k
     pseudo_absent = [c for c in parts.partition.seen if c not in pseudo_seen]
     partition = ClassPartition(parts.partition.num_classes, pseudo_seen, pseudo_absent)
     data = build_datamodule(config, parts.images, classifier, partition, seed)
     seed_everything(seed, workers=True, verbose=False)
-    method = build_method(config)
     module = build_module(
-        classifier, config.optimizer, config.scheduler, method, hidden=parts.partition.absent
+        classifier, config.optimizer, config.scheduler, build_method(config), hidden=parts.partition.absent
     )
     recorder = PredictionRecorder(("val",))
     evaluating = parts.trainers.single(recorder)
     held_out = parts.data.held_out_dataloader()
     evaluating.validate(module, held_out, verbose=False)
     source = recorder.latest["val"]
-    method.prepare(classifier, partition)
     training = parts.trainers.single(
         *training_callbacks(config, seed, checkpoint),
         *averaging_callbacks(config),
         max_epochs=plan.epochs(config.trainer.max_epochs),
         limit_val_batches=0,
     )
-    fit(training, module, data)
-    method.finish(classifier)
+    with module.prepared(partition):
+        fit(training, module, data)
     evaluating.validate(module, held_out, verbose=False)
     fine_tuned = recorder.latest["val"]
     return {
@@ -96,7 +94,7 @@ def _train(
 def _identity(
     parts: Parts, plan: FoldPlan, k: int, pseudo_seen: list[int], source_weights: Path
 ) -> dict[str, Any]:
-    """Everything that shapes a fold, JSON types."""
+    """Everything that a fold depends on, as JSON types."""
     config = parts.config
     return {
         "source": source_weights.stem,

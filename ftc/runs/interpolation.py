@@ -1,4 +1,4 @@
-"""Calibrators that move weights: the model with moved weights is evaluated as one of its own."""
+"""The stage of calibrators that move weights: it evaluates the model with moved weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ftc.assembly.components import build_callback
-from ftc.calibrators import WeightPath
 from ftc.callbacks import CalibrationCallback, PredictionRecorder
 from ftc.errors import InputError
 from ftc.evaluation.summary import calibrated_record
@@ -25,15 +24,18 @@ def evaluate_moved_weights(
     """Choose the weights of a calibrator, evaluate their model, and fit the calibrator on it.
 
     Args:
-        parts: the classifier has the fine-tuned model's weights, before and afterwards.
+        parts: the run's parts; the classifier has the fine-tuned model's weights, before and afterwards.
         module: evaluates the classifier.
-        run: what was observed of the source and the fine-tuned model.
-        name: of the calibrator.
-        source_weights: the source model's.
+        run: the run's callback, with the calibration data under the source and the fine-tuned model.
+        name: name of the calibrator.
+        source_weights: the file of the source model's weights.
 
     Returns:
         ``record``, the row of the table, and ``held_out``, statistics of held-out seen samples under the
         model with moved weights, or None; plain types and tensors.
+
+    Raises:
+        InputError: α is to be chosen, and there are no held-out seen samples.
     """
     calibrator = parts.calibrators[name]
     path = calibrator.weights
@@ -41,7 +43,7 @@ def evaluate_moved_weights(
     source, fine_tuned = load_tensors(source_weights), copied(parts.classifier.timm_state_dict())
     alpha = path.alpha
     if alpha is None:
-        alpha = path.choose(_held_out_hits(parts, module, run, path, (source, fine_tuned)))
+        alpha = path.choose(_held_out_hits(parts, module, run, name, (source, fine_tuned)))
     with other_weights(parts.classifier, path.at(source, fine_tuned, alpha)):
         callback = build_callback(parts.config, parts.data, {name: calibrator}, source=run.source)
         trainer = parts.trainers.quiet(callback)
@@ -58,16 +60,18 @@ def _held_out_hits(
     parts: Parts,
     module: LightningModule,
     run: CalibrationCallback,
-    path: WeightPath,
+    name: str,
     ends: tuple[dict[str, Tensor], dict[str, Tensor]],
 ) -> dict[float, Tensor]:
-    """By α: which held-out seen samples are right inside their group; none where logits overflow."""
+    """Hits argmax_F z = y of the held-out seen samples, bool (N,), by α; empty where logits overflow."""
     before, after = run.source.seen.get("held_out"), run.observed.seen.get("held_out")
     if before is None or after is None:
         raise InputError(
-            "interpolated wants labelled seen images held out of fine-tuning; data.readers.val has none of "
-            "seen classes"
+            f"{name} wants labelled seen images held out of fine-tuning; data.readers.val has none of seen "
+            "classes"
         )
+    path = parts.calibrators[name].weights
+    assert path is not None
     recorder = PredictionRecorder(("val",))
     trainer = parts.trainers.quiet(recorder)
     hits = {0.0: before.hit, 1.0: after.hit}

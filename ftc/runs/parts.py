@@ -28,18 +28,18 @@ from ftc.runs.stages import Stages
 
 @frozen(eq=False)
 class Parts:
-    """What a run is made of.
+    """The parts of a run.
 
     Attributes:
-        config: of the job, with ``run_dir`` filled in.
+        config: the job's configuration, with ``run_dir`` filled in.
         images: every image, by reader.
         classifier: has the source model's weights, then the fine-tuned model's; other weights only inside a
             block of `ftc.models.other_weights`.
-        trainers: make the trainers.
-        calibrators: those to fit, by name.
+        trainers: the factory of trainers.
+        calibrators: the calibrators to fit, by name.
         partition: seen, absent and other columns.
         data: loaders over the target domain.
-        out: where the run tells how it goes.
+        out: console for the run's messages.
     """
 
     config: TrainConfig
@@ -53,17 +53,17 @@ class Parts:
 
 
 def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = True) -> SourceStage:
-    """Images, model and trainers, ready for the source stage.
+    """Build images, model and trainers, ready for the source stage.
 
     Args:
-        config: of the job.
-        out: where the run tells how it goes.
-        pretrained: whether the model's own weights matter, or others are loaded over them.
+        config: the job's configuration.
+        out: console for the run's messages.
+        pretrained: False where other weights are loaded over the model's own.
 
     Raises:
-        InputError: something in the configuration that only building it can tell.
+        InputError: an error in the configuration that only building its objects shows.
     """
-    # Made once for its checks alone: the trainer knows devices, and its own arguments.
+    # This trainer trains nothing: it checks its arguments and finds the devices.
     trainer = build_trainer(config.trainer, [], logger=False, enable_checkpointing=False)
     check_processes(trainer)
     batch_share(config.data.batch_size, trainer.world_size)
@@ -75,13 +75,13 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
         assert reader is not None
         out.print(f"data.readers.{key}: {count} samples left out, {len(reader.targets)} are used")
     classifier = build_classifier(config, images.class_names, pretrained)
-    # Built for its checks alone: optimiser and schedule know their own arguments.
+    # This module trains nothing: it checks the arguments of optimiser and schedule.
     build_module(classifier, config.optimizer, config.scheduler)
     return SourceStage(config, images, classifier, trainers, out)
 
 
 def choose_classes(source: SourceStage, stages: Stages) -> tuple[ClassPartition, Path | None]:
-    """Seen and absent classes; rules that look at the source model run its stage first.
+    """Choose seen and absent classes; a rule that looks at the source model runs its stage first.
 
     Returns:
         The partition, and the file of the source model's weights where its stage has run.
@@ -101,7 +101,7 @@ def choose_classes(source: SourceStage, stages: Stages) -> tuple[ClassPartition,
 def build_parts(
     source: SourceStage, partition: ClassPartition, calibrators: Mapping[str, Calibrator[Any]]
 ) -> Parts:
-    """What a run is made of, once its classes are chosen.
+    """Build the parts of a run whose classes are chosen.
 
     Raises:
         InputError: data that do not fit the partition, or a single seen class for pseudo cross-validation.
@@ -115,18 +115,18 @@ def build_parts(
 
 
 def identity(config: TrainConfig, images: Images) -> dict[str, Any]:
-    """What two runs of the same computation are equal in, JSON types."""
+    """Everything in which two runs of the same computation are equal, as JSON types."""
     content = {"content": config.content(), "versions": versions(), "samples": images.samples}
     return json.loads(json.dumps(content))
 
 
 def manifest(parts: Parts) -> PartitionManifest:
-    """The choice of classes and the lists of samples, citable."""
+    """The manifest of the choice of classes and of the lists of samples."""
     return PartitionManifest.of(parts.partition, parts.images.class_names, parts.images.samples)
 
 
 def shared_facts(parts: Parts, source_weights: Path | None) -> dict[str, Any]:
-    """What every process of a run has to have found equal, by the key that says where."""
+    """The facts that all processes of a run must find equal, by the configuration key that decides them."""
     return {
         "data.readers": parts.images.samples,
         "cache_dir": None if source_weights is None else file_digest(str(source_weights)),

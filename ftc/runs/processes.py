@@ -1,4 +1,4 @@
-"""The processes that torchrun starts, on one host or several, agree before they train together."""
+"""Checks that the processes of torchrun, on one host or several, agree before they train together."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from torch.distributed import DistNetworkError, PrefixStore, TCPStore
 
 from ftc.errors import InputError
 
-# Seconds until a process that does not come is given up, and until a file of one host shows on another.
+# How long to wait (s) for another process, and for a file of one host to appear on another.
 _PATIENCE = 1800.0
 _FILE_PATIENCE = 60.0
 
 
 def leads() -> bool:
-    """Whether this process writes and prints; the others of a run compute along."""
+    """Whether this process writes and prints; the other processes of a run only compute."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
@@ -33,7 +33,7 @@ def check_processes(trainer: Trainer) -> None:
     """Refuse processes that were started for another number of devices or hosts.
 
     Raises:
-        InputError: what was started, and what to change.
+        InputError: the numbers differ; the message says what was started and what to change.
     """
     devices, hosts = trainer.num_devices, trainer.num_nodes
     if TorchElasticEnvironment.detect():
@@ -54,13 +54,13 @@ def check_processes(trainer: Trainer) -> None:
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """What fails in one process fails in all: nobody goes on to wait for a process that has given up.
+    """Make an error in one process an error in all, so that none waits for a process that has given up.
 
-    The block may do different things in different processes; it ends when all have come to its end. Only
-    processes of torchrun meet, without joining a process group.
+    Processes may do different things in the block; each leaves it when all have reached its end. Only
+    processes of torchrun wait for each other, and they need no process group for it.
 
     Raises:
-        InputError: another process's.
+        InputError: another process failed; the message is that process's.
     """
     company = _company()
     if company is None:
@@ -79,12 +79,12 @@ def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leading: bo
 
     Args:
         path: a file that the leading process has written.
-        facts: what every process has to have found equal, JSON types, by the key that says where; asked for
-            only where there are several processes.
+        facts: gives what all processes must find equal, JSON types by configuration key; called only where
+            there are several processes.
         leading: whether this is the leading process.
 
     Raises:
-        InputError: the key whose files are not shared.
+        InputError: the processes differ, or do not see the file; the message names the key.
     """
     company = _company()
     if company is None:
@@ -106,7 +106,7 @@ def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leading: bo
 
 
 class _Company:
-    """The processes of one torchrun, by the key-value store that its agents keep."""
+    """The processes of one torchrun, which talk through the key-value store of its agents."""
 
     def __init__(self) -> None:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -118,10 +118,10 @@ class _Company:
         self._meetings = 0
 
     def published(self, facts: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What the leading process publishes; the others wait for it.
+        """The facts that the leading process publishes; the others wait for them.
 
         Args:
-            facts: the leading process's, None in the others.
+            facts: the facts in the leading process, None in the others.
         """
         key = f"facts/{self._meetings}"
         if facts is not None:
@@ -138,7 +138,7 @@ class _Company:
         """Wait for the others.
 
         Raises:
-            InputError: one of them has given up, or does not come.
+            InputError: another process has given up, or did not come in time.
         """
         self._meetings += 1
         failed = f"failed/{self._meetings}"
@@ -149,7 +149,7 @@ class _Company:
                 if self.store.check([failed]):
                     raise InputError(self.store.get(failed).decode())
                 if time.monotonic() > late:
-                    raise InputError(f"a process of another host does not come; waited {_PATIENCE:.0f} s")
+                    raise InputError(f"a process of another host did not come; waited {_PATIENCE:.0f} s")
                 time.sleep(0.1)
         except DistNetworkError as error:
             raise InputError("the first host has ended the run; it says why") from error

@@ -1,4 +1,4 @@
-"""The last stage of a run: what its stages gave becomes its record, its files, and the model to deploy."""
+"""The last stage of a run: it writes the record, the files and the model to deploy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ftc.functional import SeenStatistics
 from ftc.metrics import FeatureDrift
 from ftc.models import copied
 from ftc.partition import ClassPartition
-from ftc.results import RunRecord, StageRecord, nullable, versions
-from ftc.results import Stages as StageRecords
+from ftc.results import RunRecord, StageRecord, StageRecords, nullable, versions
 from ftc.runs.folder import Predictions
 from ftc.runs.processes import leads
 from ftc.runs.stages import Stages
@@ -33,9 +32,9 @@ def report(
     """Write everything a finished run keeps, ``results.json`` last.
 
     Args:
-        training: of the run; its classifier has the fine-tuned model's weights.
-        stages: with their folder and their times.
-        source_weights: the source model's.
+        training: the run's training; its classifier has the fine-tuned model's weights.
+        stages: the run's stages, with folder and times.
+        source_weights: the file of the source model's weights.
         before, after: results of `Training.evaluate_source` and `Training.test`.
         moved: results of `evaluate_moved_weights`, by calibrator.
     """
@@ -57,7 +56,7 @@ def report(
             selection=_selection(training, records, after["predictions"], moved),
             stages=records,
         )
-        # Sharded weights are gathered, which all processes take part in.
+        # All processes take part in gathering sharded weights.
         weights = copied(parts.classifier.timm_state_dict())
         if leads():
             folder.keep_source(source_weights)
@@ -94,7 +93,7 @@ def _stage_records(
 def _selection(
     training: Training, records: StageRecords, predictions: Predictions, moved: Mapping[str, Result]
 ) -> dict[str, float | None]:
-    """The numbers that hyper-parameters may be chosen by."""
+    """The selection numbers, see docs/definitions.md, "Metrics"."""
     parts, callback = training.parts, training.callback
     name = parts.config.calibration.deployed
     if name in moved:

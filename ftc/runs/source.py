@@ -1,4 +1,4 @@
-"""The source model: trained once on the source domain, or loaded, then taken from the cache."""
+"""The source model: trained once on the source domain or loaded, and then taken from the cache."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ftc.runs.stages import Stages
 
 @frozen(eq=False)
 class SourceStage:
-    """Brings a classifier to the source model's weights. Nothing is trained before `run`.
+    """Give a classifier the source model's weights. Nothing is trained before `run`.
 
     Attributes:
-        config: of the job.
-        images: those of the source domain are trained on.
+        config: the job's configuration.
+        images: the run's images; those of the source domain are trained on.
         classifier: trained or loaded in place.
-        trainers: for the training.
-        out: where it tells how it goes.
+        trainers: the factory of trainers.
+        out: console for messages.
     """
 
     config: TrainConfig
@@ -44,9 +44,12 @@ class SourceStage:
     out: Console
 
     def run(self, stages: Stages) -> Path:
-        """Train, load or find the source model; the file that holds its weights.
+        """Train or load the source model, or find it in the cache.
 
         The weights always come from the file, so that a cached source model changes nothing after it.
+
+        Returns:
+            The file of the source model's weights.
         """
         config = self.config
         with stages.timed("source"), all_or_none():
@@ -59,7 +62,7 @@ class SourceStage:
     def class_means(self) -> Tensor:
         """Class means (C, D) of the source model's features; without source images, its head's weights.
 
-        The classifier has the source model's weights.
+        The classifier must have the source model's weights.
         """
         if self.images.readers["source"] is None:
             return self.classifier.head.weight.detach().cpu()
@@ -74,7 +77,7 @@ class SourceStage:
         return means.compute()
 
     def _weights(self, checkpoint: Path) -> dict[str, Tensor]:
-        """The source model's weights, of a training that goes on from a checkpoint where there is one."""
+        """The source model's weights; an interrupted training goes on from ``checkpoint``."""
         config, classifier = self.config, self.classifier
         if config.source.checkpoint is not None:
             load_named(
@@ -84,18 +87,17 @@ class SourceStage:
             seed_everything(config.source.seed, workers=True, verbose=False)
             data = build_source_datamodule(config, self.images, classifier)
             module = build_module(classifier, config.source.optimizer, config.source.scheduler)
-            module.method.prepare(classifier, data.partition)
             trainer = self.trainers.single(
                 *training_callbacks(config, config.source.seed, checkpoint),
                 max_epochs=config.source.max_epochs,
                 limit_val_batches=0,
             )
-            fit(trainer, module, data)
-            module.method.finish(classifier)
+            with module.prepared(data.partition):
+                fit(trainer, module, data)
         return classifier.timm_state_dict()
 
     def _identity(self) -> dict[str, Any]:
-        """Everything that shapes the source model, JSON types."""
+        """Everything that the source model depends on, as JSON types."""
         config = self.config
         trained_on = {
             **config.data.model_dump(include={"source_augmentation", "batch_size", "cache"}),
@@ -115,10 +117,10 @@ class SourceStage:
 
 
 def load_named(path: Path, classifier: Classifier, images: Images, strict: bool, out: Console) -> None:
-    """Load a checkpoint of any known format and say what it lacks or has too much.
+    """Load a checkpoint of any known format, and print which weights it lacks or has too many.
 
     Raises:
-        InputError: a file that is none, weights of another model, or classes in another order.
+        InputError: the file is no checkpoint, or has weights of another model or classes in another order.
     """
     report = load_checkpoint(path, classifier, strict)
     names = report.metadata.get("class_names")

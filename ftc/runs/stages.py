@@ -1,4 +1,4 @@
-"""Stages of a run: each is timed, and its result is kept for a run that goes on with an interrupted one."""
+"""Stages of a run: each is timed, and its result is kept, so that an interrupted run can go on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Stages:
     """The stages of one run.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
 
     Attributes:
         timing: seconds by stage, interrupted runs included.
@@ -38,13 +38,13 @@ class Stages:
         self.timing[name] = time.perf_counter() - start
 
     def go_on(self) -> None:
-        """Take the results of the interrupted run in the folder for one's own."""
+        """Use the results of the interrupted run in the folder."""
         self._finished = self.folder.finished_stages()
         if leads():
             self.folder.go_on()
 
     def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A stage's result, tensors and plain types: kept by an interrupted run, or computed now and kept."""
+        """A stage's result, of tensors and plain types: from an interrupted run, or computed now and kept."""
         if name in self._finished:
             kept = self.folder.stage_result(name)
             self.timing[name] = kept["seconds"]
@@ -60,13 +60,13 @@ def goes_on(folder: RunFolder, identity: Mapping[str, Any], config: TrainConfig,
     """Whether to go on with an unfinished run in the folder.
 
     Args:
-        folder: of the run.
-        identity: what two runs of the same computation are equal in, see `ftc.runs.parts.identity`.
-        config: of the run.
-        out: where it says so.
+        folder: the run folder.
+        identity: the run's, see `ftc.runs.parts.identity`.
+        config: the run's configuration.
+        out: console for messages.
 
     Raises:
-        InputError: the unfinished run is of another configuration.
+        InputError: the unfinished run has another configuration.
     """
     begun = folder.begun()
     if begun is None or config.overwrite or config.resume == "never":

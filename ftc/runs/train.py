@@ -1,15 +1,14 @@
 """``python -m ftc.train``: a run, stage by stage.
 
 source → classes → folds → epoch −1 → fine-tune → test → moved weights → report. Every stage is seeded on its
-own, so that a source model from the cache changes nothing after it. The result of a stage is kept, and
-training keeps checkpoints, so that an interrupted run goes on where it was.
+own, so that a source model from the cache changes nothing after it. Results of stages and checkpoints of
+trainings are kept, so that an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,9 +19,9 @@ from ftc.calibrators import FoldEvidence
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
 from ftc.reporting.tables import console, print_record
-from ftc.results import CONFIG_FILE, FILE_NAME, RunRecord
+from ftc.results import CONFIG_FILE, RunRecord
 from ftc.runs.failures import explained
-from ftc.runs.folder import RunFolder
+from ftc.runs.folder import RunFolder, finished_record
 from ftc.runs.folds import fold_evidence, train_or_find_fold
 from ftc.runs.interpolation import evaluate_moved_weights
 from ftc.runs.parts import build_parts, build_source_stage, choose_classes, identity, manifest, shared_facts
@@ -35,48 +34,37 @@ from ftc.runs.training import build_training
 def train(config: TrainConfig) -> dict[str, Any]:
     """Do the whole run and print its table; a finished run of the same name is only printed again.
 
-    Under DDP every process does this; one leads, the others compute along, say nothing and write nothing.
+    With several processes every one does this, but only the leading one prints and writes.
 
     Args:
-        config: with ``run_dir`` filled in.
+        config: the configuration, with ``run_dir`` filled in.
 
     Returns:
         The main scalars of every stage, for a sweep's table.
 
     Raises:
-        InputError: something in the configuration that only building it can tell.
+        InputError: an error in the configuration that only building its objects shows.
     """
-    assert config.run_dir is not None
-    folder, out = Path(config.run_dir), console(quiet=not leads())
+    out = console(quiet=not leads())
     if config.fold is not None:
         with explained(config):
-            return _train_fold(config, RunFolder(folder), config.fold, out)
-    finished = (folder / FILE_NAME).is_file() and not config.overwrite
-    if finished:
-        record = RunRecord.read(folder)
-    else:
+            return _train_fold(config, config.fold, out)
+    finished = finished_record(config)
+    if finished is None:
         with explained(config):
-            record = _run(config, RunFolder(folder), out)
-    print_record(out, record, folder)
-    if finished:
-        out.print("Finished before; nothing was trained. overwrite=true trains again.", style="yellow")
+            record = _run(config, out)
+    else:
+        record = finished
+    print_record(out, record, config.folder, finished is not None)
     return record.scalars()
 
 
-def check(config: TrainConfig) -> None:
-    """Refuse what only calibrators can tell of a configuration, before the first job of a sweep.
-
-    Raises:
-        InputError: see `build_calibrators`.
-    """
-    build_calibrators(config)
-
-
-def _run(config: TrainConfig, folder: RunFolder, out: Console) -> RunRecord:
+def _run(config: TrainConfig, out: Console) -> RunRecord:
+    folder = RunFolder(config.folder)
     stages = Stages(folder)
     with ExitStack() as held:
         with all_or_none():
-            # Whatever can be refused is refused here, before the folder is touched.
+            # Wrong input is refused here, before the folder is touched.
             logger_makers, calibrators = logger_factories(config), build_calibrators(config)
             build_method(config)
             source = build_source_stage(config, out)
@@ -118,13 +106,13 @@ def _run(config: TrainConfig, folder: RunFolder, out: Console) -> RunRecord:
         return report(training, stages, weights, before, after, moved)
 
 
-def _train_fold(config: TrainConfig, folder: RunFolder, fold: int, out: Console) -> dict[str, Any]:
-    """Train one fold of every pseudo cross-validation in use, for the run that uses it to find.
+def _train_fold(config: TrainConfig, fold: int, out: Console) -> dict[str, Any]:
+    """Train one fold of every pseudo cross-validation in use, and cache it for the run that needs it.
 
     Raises:
         InputError: no pseudo cross-validation in use, or none with so many folds.
     """
-    stages, calibrators = Stages(folder), build_calibrators(config)
+    stages, calibrators = Stages(RunFolder(config.folder)), build_calibrators(config)
     build_method(config)
     source = build_source_stage(config, out)
     partition, weights = choose_classes(source, stages)

@@ -22,9 +22,9 @@ class Training:
     """One training by one method, and the evaluations before and after it.
 
     Attributes:
-        parts: of the run.
+        parts: the run's parts.
         module: trains the classifier by the method.
-        trainer: the run's own.
+        trainer: the run's own trainer.
         callback: evaluates the model and fits the calibrators.
         recorder: keeps the outputs of the latest evaluation.
     """
@@ -36,7 +36,11 @@ class Training:
     recorder: PredictionRecorder
 
     def evaluate_source(self) -> dict[str, Any]:
-        """Epoch −1: the source model on validation and test data, and what the callback has learnt."""
+        """Epoch −1: evaluate the source model on validation and test data.
+
+        Returns:
+            The result of `test`, for the source model, and ``calibration``, the callback's state.
+        """
         config = self.parts.config
         seed_everything(config.seed, workers=True, verbose=False)
         self.trainer.validate(self.module, self.parts.data, verbose=False)
@@ -45,15 +49,19 @@ class Training:
 
     def fine_tune(self, stages: Stages) -> None:
         """Fine-tune the source model, or go on with an interrupted training of it."""
-        parts, method = self.parts, self.module.method
-        method.prepare(parts.classifier, parts.partition)
+        parts = self.parts
         seed_everything(parts.config.seed, workers=True, verbose=False)
-        checkpointing = fit(self.trainer, self.module, parts.data)
-        method.finish(parts.classifier)
+        with self.module.prepared(parts.partition):
+            checkpointing = fit(self.trainer, self.module, parts.data)
         stages.timing["fine_tune"] = checkpointing.seconds
 
     def test(self) -> dict[str, Any]:
-        """The fine-tuned model on the test data."""
+        """Evaluate the fine-tuned model on the test data.
+
+        Returns:
+            Stage records ``model`` and ``calibrated``, ``num_samples``, and ``predictions`` by loader and
+            field; plain types and tensors.
+        """
         if not self.recorder.latest:
             # The run was interrupted between its last validation and here.
             trainer = self.parts.trainers.quiet(self.recorder)
@@ -75,7 +83,7 @@ class Training:
 def build_training(
     parts: Parts, callback: CalibrationCallback, loggers: list[Logger], stages: Stages
 ) -> Training:
-    """Module, trainer and callbacks of the run's own training."""
+    """Build module, trainer and callbacks of the run's own training."""
     config, folder = parts.config, stages.folder
     module = build_module(parts.classifier, config.optimizer, config.scheduler, build_method(config))
     recorder = PredictionRecorder(parts.data.validation_roles)

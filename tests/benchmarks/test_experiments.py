@@ -141,9 +141,7 @@ def test_a_manifest_repeats_the_split_and_knows_its_samples(at_home, trained):
     assert record["partition"] == trained["partition"]
     assert record["stages"]["fine_tuned"]["acc_all"] == trained["stages"]["source"]["acc_all"]
     other = ("data.target=Pr", checkpoint, *split)
-    with pytest.raises(
-        InputError, match=r"partition\.path=run/partition\.json: its train samples are others"
-    ):
+    with pytest.raises(InputError, match=r"partition\.path=run/partition\.json: its train samples differ"):
         evaluated(*other, folder="other")
     record = evaluated(*other, "partition.samples=ignore", folder="other")
     assert record["partition"] == trained["partition"]

@@ -114,7 +114,7 @@ def test_tables_that_wilds_did_not_publish(root: Path, tmp_path: Path, table: st
 def test_wrong_arguments(root: Path, tmp_path: Path):
     with pytest.raises(InputError, match="part=val: choose from source, train, test"):
         IWildCam(root, "val")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"location=0: no held-out camera of .*; choose from 4, 5"):
+    with pytest.raises(InputError, match=r"location=0: no test camera of .*; choose from 4, 5"):
         IWildCam(root, "train", location=0)
     with pytest.raises(InputError, match=r"earlier=1\.0: give a share between 0 and 1"):
         IWildCam(root, "train", earlier=1.0)

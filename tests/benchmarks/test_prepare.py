@@ -270,7 +270,7 @@ def test_iwildcam_is_checked_and_linked(world: Path, tmp_path: Path):
     counts = json.loads((folder / "prepared.json").read_text())["images"]
     assert sum(counts["test"].values()) == 90 and counts["test"]["empty"] == 18
     check_present("iwildcam", tmp_path, location=5)
-    with pytest.raises(InputError, match=r"location=7: no held-out camera of .*; choose from 4, 5"):
+    with pytest.raises(InputError, match=r"location=7: no test camera of .*; choose from 4, 5"):
         check_present("iwildcam", tmp_path, location=7)
     (folder / "train" / "test-5-0004.jpg").unlink()
     with pytest.raises(InputError, match=r"test-5-0004\.jpg is not there \(1 of 450 images"):

@@ -84,5 +84,5 @@ def test_optuna_on_real_runs(tmp_path):
         assert record.selection["oracle_acc_all"] == record.stages.calibrated["oracle"].metrics["acc_all"]
     assert result.stdout.count("finished *") == 1
     again = run_train(tmp_path, *command)
-    assert again.stdout.count("Finished before; nothing was trained") == 2
+    assert again.stdout.count("Finished before; nothing was computed") == 2
     assert read_rows(sweep_folder(tmp_path) / "sweep.csv") == rows

@@ -31,7 +31,7 @@ TINY = (
 )
 # Two jobs that end well, and two that do not.
 HALF_WRONG = ("-m", "seed=0,1", "optimizer.name=sgd,nonsense", *TINY)
-LOST = "no word from it, its process was lost or is at work; the same command does it again"
+LOST = "no result: its process was lost or is still running; run the same command again"
 ROOT = Path(__file__).parents[2]
 
 
@@ -61,7 +61,7 @@ def assert_half_wrong(home: Path, result: subprocess.CompletedProcess) -> list[d
     for row in (rows[0], rows[2]):
         assert (
             float(row["alg/acc_all"])
-            == RunRecord.read(folder / row["run"]).calibrated["alg"].metrics["acc_all"]
+            == RunRecord.read(folder / row["run"]).stages.calibrated["alg"].metrics["acc_all"]
         )
     assert re.search(r"│ 1 +│ nonsense +│ failed +│ +– │.*choose from", result.stdout)
     assert re.search(r"│ 1 +│ sgd +│ finished │ +\d+\.\d │", result.stdout)
@@ -89,10 +89,10 @@ def test_submitit_local_and_the_same_command_again(tmp_path):
     assert_half_wrong(tmp_path, run_train(tmp_path, *command))
     assert [path.stat().st_mtime_ns for path in results] == before
     logs = [path.read_text() for path in sweep_folder(tmp_path).glob(".submitit/*/*_log.out")]
-    assert sum("Finished before; nothing was trained" in log for log in logs) == 2
+    assert sum("Finished before; nothing was computed" in log for log in logs) == 2
     # Another launcher, the same sweep.
     shown = run_train(tmp_path, *HALF_WRONG)
-    assert shown.stdout.count("Finished before; nothing was trained") == 2
+    assert shown.stdout.count("Finished before; nothing was computed") == 2
     assert_half_wrong(tmp_path, shown)
 
 

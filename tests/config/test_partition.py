@@ -124,7 +124,7 @@ def test_a_manifest_gives_its_classes_by_name_and_knows_its_samples(tmp_path):
     # A split that the manifest does not know of is no contradiction; other samples are.
     other = {"train": {"count": 39, "sha256": "c" * 64}, "pool": {"count": 1, "sha256": "d" * 64}}
     changed = PartitionContext(NAMES, (0, 1), (0,), other)
-    with pytest.raises(InputError, match=r"its train samples are others \(40, here 39\); .*samples=ignore"):
+    with pytest.raises(InputError, match=r"its train samples differ \(40, here 39\); .*samples=ignore"):
         by_file.build(changed)
     assert split(kind="file", path=str(path), samples="ignore").build(changed) == partition
     # What a run's name stands for is the content, wherever the file lies.

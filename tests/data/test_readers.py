@@ -139,7 +139,7 @@ def test_folders_that_are_none(folder, tmp_path):
     assert reader.class_names == ("ant", "bear", "cat dog", "empty")
     with pytest.raises(InputError, match="no such folder; give one with a subfolder a class"):
         ClassFolders(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no subfolder; images belong into one subfolder a class"):
+    with pytest.raises(InputError, match="no subfolder; put the images into one subfolder per class"):
         ClassFolders(folder / "empty")
     with pytest.raises(InputError, match="no subfolder dog; choose from ant, bear, cat dog, empty"):
         ClassFolders(folder, classes=["ant", "dog"])

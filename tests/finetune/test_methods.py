@@ -45,9 +45,8 @@ def trained(classifier, method, reader, partition):
         enable_model_summary=False,
     )
     before = copied(classifier.timm_state_dict())
-    method.prepare(classifier, partition)
-    trainer.fit(module, datamodule=data)
-    method.finish(classifier)
+    with module.prepared(partition):
+        trainer.fit(module, datamodule=data)
     return before, copied(classifier.timm_state_dict())
 
 

@@ -157,8 +157,9 @@ def at_work(tmp_path_factory):
         (("trainer.accumulate_grad_batches=2", "optimizer.name=adamw"), [1, 2, 3, 4]),
         # An epoch that is not validated leaves its checkpoint to the next one's first step.
         (("+trainer.check_val_every_n_epoch=2", "calibration.use=[alg]", "ema=0.9"), [1, 2, 3, 5, 6, 7, 8]),
+        (("method=linear_probe",), [1, 2, 3, 4, 5, 6, 7, 8]),
     ],
-    ids=["averaged", "accumulated", "validated-at-the-end"],
+    ids=["averaged", "accumulated", "validated-at-the-end", "linear-probe"],
 )
 def test_killed_behind_every_checkpoint(at_work, overrides, steps, monkeypatch, request):
     whole, killed = (Path(f"{request.node.callspec.id}-{end}") for end in ("whole", "killed"))

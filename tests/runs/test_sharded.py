@@ -109,7 +109,7 @@ def test_sharded_weights_are_loaded_and_gathered_whole(tmp_path):
 @pytest.mark.parametrize("override", ["ema=0.9", "compile=true", "channels_last=true"])
 def test_what_wants_whole_weights_is_refused(override):
     key = override.partition("=")[0]
-    with pytest.raises(InputError, match=rf"{key}=.*trainer\.strategy=fsdp shares; leave it out"):
+    with pytest.raises(InputError, match=rf"{key}=.*trainer\.strategy=fsdp shards them; leave it out"):
         composed(TrainConfig, "train", "trainer=fsdp", override)
 
 
@@ -150,9 +150,11 @@ def assert_same_run(found: Path, expected: Path, atol: float) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_share_weights_train_as_those_with_whole_ones(tmp_path):
+@pytest.mark.parametrize("method", ["full", "linear_probe"])
+def test_processes_that_share_weights_train_as_those_with_whole_ones(tmp_path, method):
     for name, strategy in (("whole", "ddp"), ("shared", "fsdp")):
-        overrides = ("trainer=ddp_cpu", f"trainer.strategy={strategy}", f"run_dir={name}")
+        strategies = ("trainer=ddp_cpu", f"trainer.strategy={strategy}")
+        overrides = (*strategies, f"method={method}", f"run_dir={name}")
         done = run_train(tmp_path, *RUN, *overrides)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count(f"Run folder: {name}") == 1
@@ -174,8 +176,8 @@ def test_processes_that_share_weights_train_as_those_with_whole_ones(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     trained, evaluated = (RunRecord.read(tmp_path / name) for name in ("shared", "evaluated"))
-    assert evaluated.fine_tuned.metrics["acc_all"] == pytest.approx(
-        trained.fine_tuned.metrics["acc_all"], abs=2.1 / SIZE
+    assert evaluated.stages.fine_tuned.metrics["acc_all"] == pytest.approx(
+        trained.stages.fine_tuned.metrics["acc_all"], abs=2.1 / SIZE
     )
 
 

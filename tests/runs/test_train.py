@@ -287,7 +287,7 @@ def test_finished_run_is_shown_not_repeated(finished, home):
     before = (run / "results.json").stat().st_mtime_ns
     shown = run_train(home)
     assert shown.returncode == 0
-    assert "Finished before; nothing was trained" in shown.stdout
+    assert "Finished before; nothing was computed" in shown.stdout
     assert "│ + interpolated * " in shown.stdout
     assert (run / "results.json").stat().st_mtime_ns == before
 

@@ -296,7 +296,7 @@ def test_vtab_with_clips_zero_shot_head(tmp_path, monkeypatch):
     open_clip.add_model_config(tmp_path / "tiny-clip.json")
     monkeypatch.chdir(tmp_path)
     vtab_hub(tmp_path / "hub", "eurosat")
-    prepare("vtab", tmp_path / "data", source=tmp_path / "hub", task="eurosat")
+    prepare("vtab", tmp_path / "data", original=tmp_path / "hub", task="eurosat")
     torch.manual_seed(0)
     words = ("annual crop land", "forest")
     templates = ["a centered satellite photo of {}."]

@@ -147,18 +147,25 @@ def build_module(
         hidden: head columns that are masked out of the loss.
 
     Raises:
-        InputError: timm does not have the optimiser or the schedule.
+        InputError: see `check_recipe`, when training begins.
     """
-    module = FineTuneModule(
+    return FineTuneModule(
         classifier,
         partial(build_optimizer, **optimizer.model_dump()),
         partial(build_scheduler, **scheduler.model_dump()),
         method,
         hidden,
     )
-    trial = module.optimizer_factory(Full().parameter_groups(classifier))
+
+
+def check_recipe(classifier: Classifier, optimizer: OptimizerConfig, scheduler: SchedulerConfig) -> None:
+    """Refuse a recipe before anything is trained by it.
+
+    Raises:
+        InputError: timm does not have the optimiser or the schedule, or they do not take their arguments.
+    """
+    trial = build_optimizer(Full().parameter_groups(classifier), **optimizer.model_dump())
     build_scheduler(trial, 1, **scheduler.model_dump())
-    return module
 
 
 def build_measures(config: CalibratorsConfig) -> Measures:

@@ -91,7 +91,7 @@ class CalibrationCallback(Callback):
         moving = [name for name, calibrator in calibrators.items() if calibrator.weights is not None]
         if moving and source is None:
             raise InputError(
-                f"calibrators: {moving[0]!r} is for the model with interpolated weights; evaluate that "
+                f"calibrators: {moving[0]!r} is for a model with moved weights; evaluate that "
                 "one by a callback of its own, with what was observed of the source model as source"
             )
         self.partition = partition

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -76,13 +74,16 @@ class SeenSoftmax(Method):
     title = "seen softmax"
 
     def prepare(self, classifier: Classifier, partition: ClassPartition) -> None:
-        self._not_seen = [c for c in range(partition.num_classes) if c not in partition.seen]
+        self._not_seen = torch.tensor(
+            [c for c in range(partition.num_classes) if c not in partition.seen], dtype=torch.int64
+        )
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        self._not_seen = self._not_seen.to(outputs["logits"].device)  # a copy in the first step only
         logits = without_columns(outputs["logits"], self._not_seen)
         return super().loss({**outputs, "logits": logits}, batch)
 
 
-def without_columns(logits: Tensor, columns: Iterable[int]) -> Tensor:
-    """Logits (N, C) with −inf in some columns, which a softmax then leaves out."""
-    return logits.index_fill(1, torch.tensor(list(columns), device=logits.device), -torch.inf)
+def without_columns(logits: Tensor, columns: Tensor) -> Tensor:
+    """Logits (N, C) with −inf in some columns, int64 on their device, which a softmax then leaves out."""
+    return logits.index_fill(1, columns, -torch.inf)

@@ -50,7 +50,8 @@ class FineTuneModule(LightningModule):
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.method = method or Full()
-        self.hidden = list(hidden)
+        self.hidden: Tensor
+        self.register_buffer("hidden", torch.tensor(list(hidden), dtype=torch.int64), persistent=False)
         # The mean over an epoch, as Lightning would log it, but also kept in checkpoints within an epoch.
         self.mean_loss = MeanMetric(nan_strategy="disable")
 
@@ -73,7 +74,7 @@ class FineTuneModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         features, logits = self.classifier.features_and_logits(batch["image"])
-        if self.hidden:
+        if len(self.hidden):
             logits = without_columns(logits, self.hidden)
         loss = self.method.loss({"logits": logits, "features": features}, batch)
         self.mean_loss.update(loss.detach(), weight=len(batch["target"]))

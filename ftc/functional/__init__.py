@@ -8,6 +8,7 @@ from ftc.functional.gamma import average_logit_gap, logit_gap, matching_quantile
 from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.functional.scale import logit_scale
 from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
+from ftc.functional.weights import interpolate_weights
 
 __all__ = [
     "Outcomes",
@@ -21,6 +22,7 @@ __all__ = [
     "cosine_logits",
     "curve_of_outcomes",
     "feature_change",
+    "interpolate_weights",
     "logit_gap",
     "logit_scale",
     "matching_quantile",

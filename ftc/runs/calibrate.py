@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -11,9 +12,9 @@ from ftc.config.commands import CalibrateConfig
 from ftc.evaluation.logit_files import read_logits
 from ftc.evaluation.saved_logits import calibrate_logits, count_not_seen
 from ftc.reporting.figures import write_figures
-from ftc.reporting.tables import console, print_record
+from ftc.reporting.tables import console
 from ftc.results import RunRecord
-from ftc.runs.folder import finished_record
+from ftc.runs.folder import do_once
 
 
 def calibrate(config: CalibrateConfig) -> dict[str, Any]:
@@ -29,10 +30,7 @@ def calibrate(config: CalibrateConfig) -> dict[str, Any]:
         InputError: a file that cannot be used, or a calibrator without the evidence that it needs.
     """
     out = console()
-    finished = finished_record(config)
-    record = _run(config, out) if finished is None else finished
-    print_record(out, record, config.folder, finished is not None)
-    return record.scalars()
+    return do_once(config, partial(_run, config, out), out)
 
 
 def _run(config: CalibrateConfig, out: Console) -> RunRecord:

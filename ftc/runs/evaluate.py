@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from ftc.callbacks import CalibrationCallback, PredictionRecorder
 from ftc.config.commands import EvaluateConfig
 from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_record
 from ftc.files import file_digest
-from ftc.reporting.tables import console, print_record
+from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord, StageRecords, versions
 from ftc.runs.failures import explained
-from ftc.runs.folder import Predictions, RunFolder, finished_record
+from ftc.runs.folder import Predictions, RunFolder, do_once
 from ftc.runs.parts import (
     Parts,
     build_parts,
@@ -48,14 +49,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             checkpoint of the model.
     """
     out = console(quiet=not leads())
-    finished = finished_record(config)
-    if finished is None:
-        with explained(config):
-            record = _run(config, out)
-    else:
-        record = finished
-    print_record(out, record, config.folder, finished is not None)
-    return record.scalars()
+    with explained(config):
+        return do_once(config, partial(_run, config, out), out)
 
 
 def _run(config: EvaluateConfig, out: Console) -> RunRecord:

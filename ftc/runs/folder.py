@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from rich.console import Console
 from torch import Tensor
 
 from ftc.config.commands import JobConfig, TrainConfig
@@ -23,6 +24,7 @@ from ftc.files import remove_parts, written_whole
 from ftc.models import save_weights
 from ftc.partition import PartitionManifest
 from ftc.reporting.figures import write_figures
+from ftc.reporting.tables import print_record
 from ftc.results import CONFIG_FILE, CURVE_FIELDS, FILE_NAME, RunRecord
 
 _STAGES = "stages"
@@ -33,11 +35,21 @@ PARTITION_FILE = "partition.json"
 Predictions = dict[str, dict[str, Tensor]]
 
 
-def finished_record(config: JobConfig) -> RunRecord | None:
-    """The record of the finished run in a job's folder; None without one, or if it is to be overwritten."""
-    if config.overwrite or not (config.folder / FILE_NAME).is_file():
-        return None
-    return RunRecord.read(config.folder)
+def do_once(config: JobConfig, work: Callable[[], RunRecord], out: Console) -> dict[str, Any]:
+    """Do a job unless its folder holds its results already, and print them.
+
+    Args:
+        config: the job's configuration; ``overwrite`` does a finished job again.
+        work: does the job.
+        out: console for the tables.
+
+    Returns:
+        The main scalars, for a sweep's table.
+    """
+    finished = (config.folder / FILE_NAME).is_file() and not config.overwrite
+    record = RunRecord.read(config.folder) if finished else work()
+    print_record(out, record, config.folder, finished)
+    return record.scalars()
 
 
 class RunFolder:

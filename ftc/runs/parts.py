@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 from rich.console import Console
 
-from ftc.assembly.components import build_classifier, build_datamodule, build_module
+from ftc.assembly.components import build_classifier, build_datamodule, check_recipe
 from ftc.assembly.images import Images, build_images
 from ftc.assembly.trainers import Trainers, build_trainer
 from ftc.calibrators import Calibrator
@@ -75,8 +75,9 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
         assert reader is not None
         out.print(f"data.readers.{key}: {count} samples left out, {len(reader.targets)} are used")
     classifier = build_classifier(config, images.class_names, pretrained)
-    # This module trains nothing: it checks the arguments of optimiser and schedule.
-    build_module(classifier, config.optimizer, config.scheduler)
+    check_recipe(classifier, config.optimizer, config.scheduler)
+    if config.trains_source:
+        check_recipe(classifier, config.source.optimizer, config.source.scheduler)
     return SourceStage(config, images, classifier, trainers, out)
 
 

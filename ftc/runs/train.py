@@ -18,10 +18,10 @@ from ftc.assembly.loggers import closing, logger_factories
 from ftc.calibrators import FoldEvidence
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
-from ftc.reporting.tables import console, print_record
+from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord
 from ftc.runs.failures import explained
-from ftc.runs.folder import RunFolder, finished_record
+from ftc.runs.folder import RunFolder, do_once
 from ftc.runs.folds import fold_evidence, train_or_find_fold
 from ftc.runs.interpolation import evaluate_moved_weights
 from ftc.runs.parts import build_parts, build_source_stage, choose_classes, identity, manifest, shared_facts
@@ -46,17 +46,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
         InputError: an error in the configuration that only building its objects shows.
     """
     out = console(quiet=not leads())
-    if config.fold is not None:
-        with explained(config):
+    with explained(config):
+        if config.fold is not None:
             return _train_fold(config, config.fold, out)
-    finished = finished_record(config)
-    if finished is None:
-        with explained(config):
-            record = _run(config, out)
-    else:
-        record = finished
-    print_record(out, record, config.folder, finished is not None)
-    return record.scalars()
+        return do_once(config, partial(_run, config, out), out)
 
 
 def _run(config: TrainConfig, out: Console) -> RunRecord:

@@ -1,8 +1,10 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
 ARGS   ?=
+# What is installed: the experiment's own packages, or everything that development needs.
+DIGITS := $(VENV)/.digits
+DEV    := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-all lint format bench clean
@@ -10,35 +12,35 @@ ARGS   ?=
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml
+$(DIGITS) $(DEV): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "make: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(@:$(VENV)/.%=%)]'
 	@touch $@
 
-train: $(STAMP)  ## Run the embedded experiment anew: UCI digits to MNIST (further overrides: ARGS="seed=1")
+train: $(DIGITS)  ## Run the embedded experiment anew: UCI digits to MNIST (further overrides: ARGS="seed=1")
 	$(BIN)/python -m ftc.train overwrite=true $(ARGS)
 
-test: $(STAMP)  ## Run the default test suite (further pytest options: ARGS="-k curve")
+test: $(DEV)  ## Run the default test suite (further pytest options: ARGS="-k curve")
 	$(BIN)/python -m pytest $(ARGS)
 
-test-all: $(STAMP)  ## Run every test, the slow ones too (Ray is fetched for its own)
+test-all: $(DEV)  ## Run every test, the slow ones too (Ray is fetched for its own)
 	@$(BIN)/python -c 'import hydra_plugins.hydra_ray_launcher' 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --editable '.[dev,ray]' \
 	  || echo "make: Ray cannot be installed here; its test is skipped" >&2
 	$(BIN)/python -m pytest -m "" $(ARGS)
 
-lint: $(STAMP)  ## Check format, style and types
+lint: $(DEV)  ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(STAMP)  ## Rewrite the code in the project's format
+format: $(DEV)  ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## Measure speed against baselines in the same run
+bench: $(DEV)  ## Measure speed against baselines in the same run
 	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)
 
 clean:  ## Remove the environment, caches and run folders

@@ -7,7 +7,7 @@ need neither Lightning nor Hydra never load them.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__: str
 
 _EXPORTS = {
     "ClassPartition": "ftc.partition.class_partition",
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ftc")
     if name not in _EXPORTS:
         raise AttributeError(f"module 'ftc' has no attribute {name!r}")
     return getattr(import_module(_EXPORTS[name]), name)

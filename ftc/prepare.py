@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ftc.benchmarks.catalogue import (
-    BENCHMARKS,
-)
+from ftc import __version__
+from ftc.benchmarks.catalogue import BENCHMARKS
 from ftc.benchmarks.prepare import prepare
 from ftc.cli.explain import fail
 from ftc.errors import InputError
@@ -36,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"ftc {__version__}")
     parser.add_argument("benchmark", choices=list(BENCHMARKS), help="what to prepare")
     parser.add_argument("--to", type=Path, default=Path("data"), help="data root (default: data)")
     parser.add_argument(

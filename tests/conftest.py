@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,22 +20,10 @@ from ftc.cli.launch import conf_dir
 from ftc.config.check import check
 from ftc.config.node import Node
 from ftc.data import ArrayReader
+from tests.commands import run_train
 
 N = TypeVar("N", bound=Node)
 Command = Callable[..., subprocess.CompletedProcess]
-
-
-def run_train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run ``python -m ftc.train …`` in a folder, as somebody without a W&B account."""
-    return run_module("train", folder, *arguments, **environment)
-
-
-def run_module(module: str, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run ``python -m ftc.<module> …`` in a folder, as somebody without a W&B account."""
-    hidden = {"WANDB_API_KEY", "WANDB_MODE", "NETRC"}
-    env = {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(folder)} | environment
-    line = [sys.executable, "-m", f"ftc.{module}", *arguments]
-    return subprocess.run(line, cwd=folder, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
 def composed(kind: type[N], name: str, *overrides: str) -> N:
@@ -55,6 +42,14 @@ def readme_blocks(language: str, page: str = "README.md") -> list[str]:
 def cache_of_their_own(tmp_path_factory) -> None:
     """Tests neither find nor leave anything in the user's cache folder."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread_a_process() -> None:
+    """Several processes of tests share the cores: each, and all that it starts, takes one."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,12 +17,14 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
 
+from tests.commands import start
+
 TINY = (
     "source.max_epochs=2",
     "source.iterations_per_epoch=4",
     "trainer.max_epochs=2",
     "data.iterations_per_epoch=5",
-    "data.gallery=false",
+    "data.gallery_every=null",
     "calibration.use=[interpolated,symmetric,pcv,alg]",
     "calibration.bootstrap.replicates=5",
     "checkpoint_minutes=0.001",
@@ -32,26 +32,8 @@ TINY = (
 )
 
 
-def command_line(folder: str, arguments: tuple[str, ...]) -> None:
-    """``python -m ftc.train`` in a folder, what it prints in ``out.txt`` there."""
-    # A session of its own, so that its loaders' processes can be killed with it, as SLURM does.
-    os.setsid()
-    os.chdir(folder)
-    os.environ["WANDB_MODE"] = "offline"
-    out = os.open("out.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    torch.set_num_threads(1)
-    sys.argv = ["ftc.train", *arguments]
-    from ftc.train import main
-
-    main()
-
-
 class Interrupted:
     """A run in a folder, to be started and killed any number of times.
-
-    Every process is a real one; what most of its time would go into is loaded already (`tests.warm`).
 
     Args:
         folder: of outputs, caches and what is printed.
@@ -61,15 +43,13 @@ class Interrupted:
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
         self.arguments = arguments
-        self.processes = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(["tests.warm"])
         self.run = folder / "run"
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> Any:
-        process = self.processes.Process(target=command_line, args=(str(self.folder), self.arguments))
-        process.start()
-        return process
+        out = self.folder / "out.txt"
+        environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+        return start("train", self.folder, self.arguments, environment, out, out)
 
     def finish(self) -> None:
         """Let it come to its end."""

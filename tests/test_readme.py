@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.conftest import readme_blocks, run_module, run_train
+from tests.commands import run_module, run_train
+from tests.conftest import readme_blocks
 
 DATA = "docs/data.md"
 CLASSES = ("circle", "cross", "square", "star")

@@ -1,7 +1,12 @@
-"""What takes a process of the digits experiment long to import and read; a fork server loads it once."""
+"""What takes a command long to import and read; a server that forks commands loads it once."""
 
+import matplotlib.figure  # noqa: F401
 import wandb  # noqa: F401
 
+import ftc.assembly.loggers
+import ftc.runs.calibrate
+import ftc.runs.compare
+import ftc.runs.evaluate
 import ftc.runs.train  # noqa: F401
 from ftc.benchmarks.digits import mnist, uci_digits
 

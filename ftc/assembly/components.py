@@ -79,7 +79,7 @@ def build_datamodule(
         test=images.readers["test"],
         pool=images.readers["pool"],
         holdout=data.holdout,
-        gallery=data.gallery,
+        gallery_every=data.gallery_every,
         loading=_loading(config, seed, data.iterations_per_epoch),
     )
 
@@ -108,9 +108,9 @@ def _loading(config: TrainConfig, seed: int, iterations: int | None) -> Loading:
     data = config.data
     return Loading(
         batch_size=data.batch_size,
-        eval_batch_size=data.eval_batch_size,
+        eval_batch_size=None if data.eval_batch_size == "auto" else data.eval_batch_size,
         iterations_per_epoch=iterations,
-        num_workers=data.num_workers,
+        num_workers=None if data.num_workers == "auto" else data.num_workers,
         seed=seed,
         cache=ImageCache(config.cache("images")) if data.cache else None,
     )

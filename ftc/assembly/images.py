@@ -10,7 +10,7 @@ from attrs import frozen
 from ftc.assembly.instantiate import make
 from ftc.config.commands import TrainConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
-from ftc.data import Reader, check_images, columns_of, select
+from ftc.data import Reader, available_cores, check_images, columns_of, select
 from ftc.data.readers import sample_name
 from ftc.errors import InputError
 from ftc.models import label_names
@@ -62,7 +62,8 @@ def build_images(config: TrainConfig) -> Images:
     for key, reader in labelled.items():
         readers[key] = columns.of(key, reader, data.unmapped)
     present = {key: reader for key, reader in readers.items() if reader is not None}
-    kept = check_images(present, data.on_error, config.cache("images"), data.num_workers)
+    workers = available_cores() if data.num_workers == "auto" else data.num_workers
+    kept = check_images(present, data.on_error, config.cache("images"), workers)
     skipped = {}
     for key, reader in present.items():
         readers[key] = select(reader, kept[key])

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
 
 from ftc.callbacks import Checkpointing, SeedSteps, StopWhenDiverged, WholeCheckpointIO
 from ftc.config.commands import TrainConfig
@@ -37,7 +38,7 @@ class Trainers:
     Attributes:
         config: the trainer group.
         own_device: this process's device, as Lightning's ``devices`` names it.
-        leads: whether this process shows progress.
+        leads: whether this process shows progress, in a terminal.
     """
 
     config: TrainerConfig
@@ -77,8 +78,10 @@ class Trainers:
         )
 
     def _progress(self) -> RichProgressBar:
-        # Under a trainer of one process Lightning takes each process for rank 0.
-        return RichProgressBar(leave=False, refresh_rate=int(self.leads))
+        # Under a trainer of one process Lightning takes each process for rank 0. Ending a bar takes up to
+        # one refresh, of which there are 20 a second.
+        shown = self.leads and Console().is_terminal
+        return RichProgressBar(leave=False, refresh_rate=20 * shown)
 
 
 def training_callbacks(config: TrainConfig, seed: int, checkpoint: Path) -> list[Callback]:

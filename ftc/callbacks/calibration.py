@@ -46,10 +46,11 @@ class CalibrationCallback(Callback):
             default ALG, on held-out samples where no loader gives training ones.
         loaders: the role of each validation loader, in order (docs/definitions.md, "Evidence and lanes").
             Exactly one is ``val``, the evaluated samples, whose seen part is held-out data, or ``test``,
-            evaluated samples that are watched only: nothing is estimated from them. ``gallery``, which must
-            come before it: target training images of all classes, for the nearest-class-mean probe; their
-            seen part is calibration data. ``calibration``: labelled seen target training images. ``pool``:
-            target images whose labels are ignored.
+            evaluated samples that are watched only: nothing is estimated from them. ``calibration``: labelled
+            seen target training images. ``gallery``: target training images of the other classes, or of all;
+            the class means of the nearest-class-mean probe are those of both, so that both must come before
+            the evaluated samples. A validation without gallery images has no probe. ``pool``: target images
+            whose labels are ignored.
         head: dotted name of the head, a linear layer, for its weight norms and biases; None leaves them out.
         measures: values of k, averages, and intervals; intervals are for test epochs.
         pool_from_val: whether the images of ``val`` serve as the pool where no loader has that role. Set it

@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from ftc.evaluation.summary import Evaluation
 
 # W&B draws at most this many rows of a table; curves in run folders are complete.
-CURVE_POINTS = 1_000
+CURVE_POINTS = 200
 
 
 def log_charts(loggers: list[Logger], stage: str, evaluation: Evaluation) -> None:

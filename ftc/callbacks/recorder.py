@@ -51,6 +51,8 @@ class PredictionRecorder(Callback):
         self._keep("test", outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What a loader gave before is of other weights, where it gives nothing now.
+        self.latest = {name: kept for name, kept in self.latest.items() if name not in self.loaders}
         self._conclude(trainer)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

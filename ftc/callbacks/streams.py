@@ -45,8 +45,8 @@ class RoleStreams:
         pool_origin: where the pool comes from, in words.
 
     Raises:
-        InputError: an unknown role, a role of two loaders, not exactly one of ``val`` and ``test``, or a
-            ``gallery`` after it.
+        InputError: an unknown role, a role of two loaders, not exactly one of ``val`` and ``test``, or
+            images after it that class means need.
     """
 
     def __init__(
@@ -61,10 +61,11 @@ class RoleStreams:
                 f"loaders={loaders}: name one of 'val' and 'test' once and every other role at most once"
             )
         self.evaluated_role = "val" if "val" in loaders else "test"
-        if "gallery" in loaders and loaders.index("gallery") > loaders.index(self.evaluated_role):
-            raise InputError(
-                f"loaders={loaders}: put 'gallery' before {self.evaluated_role!r}, which needs class means"
-            )
+        if "gallery" in loaders:
+            for role in {"gallery", "calibration"} & set(loaders[loaders.index(self.evaluated_role) :]):
+                raise InputError(
+                    f"loaders={loaders}: put {role!r} before {self.evaluated_role!r}, which needs class means"
+                )
         self.partition = partition
         self.loaders = loaders
         self.top_k = tuple(top_k)
@@ -72,6 +73,7 @@ class RoleStreams:
         self.pool_origin = "unlabelled pool" if "pool" in loaders else "unlabelled val"
         self._metrics: dict[str, Metric] = {}
         self._means: Tensor | None = None
+        self._gallery = False
         self._device = torch.device("cpu")
 
     @property
@@ -95,6 +97,7 @@ class RoleStreams:
         }
         if stage == "val":
             self._means = None
+            self._gallery = False
             if "pool" in self.loaders or self.pool_from_val:
                 metrics["pool"] = PoolStream(partition)
             if "val" in self.loaders:
@@ -137,8 +140,9 @@ class RoleStreams:
             self._metrics["pool"].update(logits)
         else:
             self._metrics["train"].update(logits, target)
-            if role == "gallery" and features is not None:
-                self._collect_gallery(features, target)
+            self._gallery |= role == "gallery"
+            if features is not None:
+                self._collect_means(features, target)
 
     def _collect_evaluated(self, logits: Tensor, target: Tensor, features: Tensor | None) -> None:
         for name in ("outcomes", "scale", "gap", "held_out"):
@@ -146,16 +150,16 @@ class RoleStreams:
                 self._metrics[name].update(logits, target)
         if self.pool_from_val and "pool" in self._metrics:
             self._metrics["pool"].update(logits)
-        if "gallery" in self._metrics:
-            self._means = self._metrics.pop("gallery").compute()
+        if "means" in self._metrics and self._gallery:
+            self._means = self._metrics.pop("means").compute()
         if self._means is not None and features is not None:
             self._metrics["ncm"].update(cosine_logits(features, self._means), target)
 
-    def _collect_gallery(self, features: Tensor, target: Tensor) -> None:
-        if "gallery" not in self._metrics:
+    def _collect_means(self, features: Tensor, target: Tensor) -> None:
+        if "means" not in self._metrics:
             means = NearestClassMean(self.partition.num_classes, features.shape[1])
-            self._metrics["gallery"] = means.to(features.device)
-        self._metrics["gallery"].update(features, target)
+            self._metrics["means"] = means.to(features.device)
+        self._metrics["means"].update(features, target)
 
     def observed(self) -> Observed:
         """The calibration data of a validation, over all ranks; seen data without samples is left out."""

@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+import ftc
 from ftc.cli import optuna_sweeper
 from ftc.cli.explain import explain, fail
 from ftc.cli.multirun import check_installed, check_processes, expand
@@ -54,6 +55,9 @@ def launch(command: str) -> None:
     ``ftc.runs.<command>.<command>``, which does the work in ``config.run_dir`` and returns the scalars of the
     sweep's table.
     """
+    if "--version" in sys.argv[1:]:
+        print(f"ftc {ftc.__version__}")
+        return
     # Hydra would print its own, longer report and exit; we want the exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     optuna_sweeper.register()
@@ -91,9 +95,12 @@ def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
 
     The import takes seconds because of torch, so it comes after the checks of the configuration.
     """
-    # Matplotlib logs while it is imported; Lightning sets its own levels at import, so ours come after it.
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    # Hydra shows what any library reports; only its own reports say what the user asked for.
+    logging.getLogger().setLevel(logging.WARNING)
+    for name in ("hydra", "hydra_plugins"):
+        logging.getLogger(name).setLevel(logging.INFO)
     work = getattr(import_module(f"ftc.runs.{command}"), command)
+    # Lightning sets its own levels at import, so ours come after it.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return work
@@ -129,6 +136,10 @@ class CheckConfig(Callback):
         self.kind = KINDS[kind]
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = config.hydra.run.dir
+        if folder != ".":
+            mend = f"set run_dir={folder}" if issubclass(self.kind, JobConfig) else "leave it out"
+            fail(f"hydra.run.dir={folder}: has no effect here; {mend}")
         self._check(_without_hydra(config))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

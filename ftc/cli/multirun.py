@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 
 from ftc.cli import optuna_sweeper
 from ftc.config.training import TrainerConfig
-from ftc.errors import InputError
+from ftc.errors import InputError, require
 
 
 def check_installed(config: DictConfig) -> None:
@@ -28,9 +27,8 @@ def check_installed(config: DictConfig) -> None:
     if config.hydra.sweeper._target_ == optuna_sweeper.PLUGIN:
         needed["hydra/sweeper"] = "optuna"
     for group, package in needed.items():
-        if importlib.util.find_spec(package) is None:
-            extra = "ray" if choices[group] == "ray" else "sweeps"
-            raise InputError(f"{group}={choices[group]}: is not installed; pip install 'ftc[{extra}]'")
+        extra = "ray" if choices[group] == "ray" else "sweeps"
+        require(package, extra, f"{group}={choices[group]}")
 
 
 def check_processes(trainer: TrainerConfig, launcher: DictConfig) -> None:

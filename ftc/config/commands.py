@@ -84,7 +84,7 @@ class TrainConfig(JobConfig):
             self.data.check_present()
         self.partition.check(self.data.num_classes)
         self._check_objective()
-        whole = {"ema": self.ema, "compile": self.compile, "channels_last": self.channels_last}
+        whole = {"ema": self.ema, "compile": self.compile}
         for key, value in whole.items():
             if self.trainer.strategy == "fsdp" and value:
                 raise InputError(
@@ -140,6 +140,7 @@ class TrainConfig(JobConfig):
     def content(self) -> dict[str, Any]:
         """Everything that the run's numbers depend on, as JSON types; files by content, not by path."""
         content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
+        content["data"].pop("num_workers")
         content["partition"] = self.partition.identity()
         content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
         if self.data.columns_file is not None:

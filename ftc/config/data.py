@@ -47,10 +47,10 @@ class DataConfig(Node):
     augmentation: list[Target]
     source_augmentation: list[Target]
     batch_size: PositiveInt
-    eval_batch_size: PositiveInt
+    eval_batch_size: PositiveInt | Literal["auto"]
     iterations_per_epoch: PositiveInt | None
-    num_workers: NonNegativeInt
-    gallery: bool
+    num_workers: NonNegativeInt | Literal["auto"]
+    gallery_every: PositiveInt | None
     cache: bool
 
     @model_validator(mode="after")

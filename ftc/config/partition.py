@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from ftc.config.node import Node
-from ftc.errors import InputError
+from ftc.errors import InputError, require
 from ftc.partition import ClassPartition, PartitionManifest
 from ftc.partition.published import label_names, published_lists, published_order
 
@@ -146,6 +146,11 @@ class SemanticPartition(_Drawn):
 
     by_source_model = True
     kind: Literal["near", "far"]
+
+    @model_validator(mode="after")
+    def _can_cluster(self) -> SemanticPartition:
+        require("sklearn", "semantic", f"partition={self.kind}")
+        return self
 
     def build(self, context: PartitionContext) -> ClassPartition:
         from ftc.partition.semantic import semantic_partition

@@ -1,4 +1,4 @@
-"""Augmentations without resampling, for batches on any device; every image draws its own parameters.
+"""Augmentations of batches, and their normalisation, on any device; every image draws its own parameters.
 
 Each computes the torchvision transform of the same name in floating point, and agrees with it up to rounding
 to 8 bits.
@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from attrs import frozen
 from torch import Tensor
+from torch.nn.functional import grid_sample
 from torchvision import transforms
 from torchvision.transforms import v2
 
+from ftc.data.randomness import Draws
+
 Range = tuple[float, float] | None
+
+# As many values as stay in a core's cache from one operation to the next.
+_VALUES_AT_A_TIME = 2**18
 
 # Weights of ITU-R 601-2 luma, as in torchvision and Pillow.
 _LUMA = (0.2989, 0.587, 0.114)
@@ -26,10 +33,16 @@ _CENTRES = [[[3.0]], [[2.0]], [[4.0]]]
 
 
 class Batched(ABC):
-    """An augmentation of images (N, channels, H, W), float32 from 0 to 255."""
+    """An augmentation of images (N, channels, H, W), float32 from 0 to 255.
+
+    Attributes:
+        resamples: whether pixels move by fractions: resizing before or after it is not the same.
+    """
+
+    resamples: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, images: Tensor) -> Tensor: ...
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor: ...
 
 
 @frozen
@@ -38,8 +51,8 @@ class HorizontalFlip(Batched):
 
     p: float
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return _some(images, self.p, lambda chosen: chosen.flip(-1))
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        return _some(images, self.p, draws, lambda chosen: chosen.flip(-1))
 
 
 @frozen
@@ -48,15 +61,48 @@ class Grayscale(Batched):
 
     p: float
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return _some(images, self.p, lambda chosen: grey(chosen).repeat(1, chosen.shape[1], 1, 1))
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        return _some(images, self.p, draws, lambda chosen: grey(chosen).repeat(1, chosen.shape[1], 1, 1))
+
+
+@frozen
+class Affine(Batched):
+    """Turns, moves, scales and shears each image about its centre; pixels from outside are 0.
+
+    Attributes:
+        degrees: range of the angle.
+        translate: largest shifts, as shares of width and height; None for no shift. Shifts are whole pixels.
+        scale: range of the factor; None for 1.
+        shear: ranges of the angles along x and y (degrees): two numbers or four; None for 0.
+    """
+
+    resamples = True
+
+    degrees: tuple[float, float]
+    translate: tuple[float, float] | None
+    scale: tuple[float, float] | None
+    shear: tuple[float, ...] | None
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        height, width = images.shape[-2:]
+        still = torch.zeros(len(images))
+        angle = draws.uniform(*self.degrees)
+        shift_x, shift_y = still, still
+        if self.translate is not None:
+            most_x, most_y = self.translate[0] * width, self.translate[1] * height
+            shift_x, shift_y = (draws.uniform(-most, most).round() for most in (most_x, most_y))
+        scale = still + 1 if self.scale is None else draws.uniform(*self.scale)
+        shear = self.shear or ()
+        shear_x = draws.uniform(*shear[:2]) if len(shear) >= 2 else still
+        shear_y = draws.uniform(*shear[2:]) if len(shear) == 4 else still
+        return affine(images, angle, (shift_x, shift_y), scale, (shear_x, shear_y))
 
 
 @frozen
 class ColorJitter(Batched):
     """Changes brightness, contrast, saturation and hue by amounts drawn from ranges.
 
-    The order of the four is drawn once per call.
+    The order of the four is drawn once per batch.
 
     Attributes:
         brightness, contrast, saturation: ranges of factors; None for no change.
@@ -68,17 +114,17 @@ class ColorJitter(Batched):
     saturation: Range
     hue: Range
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         steps: tuple[tuple[Callable[[Tensor, Tensor], Tensor], Range], ...] = (
             (adjust_brightness, self.brightness),
             (adjust_contrast, self.contrast),
             (adjust_saturation, self.saturation),
             (adjust_hue, self.hue),
         )
-        for k in torch.randperm(len(steps)).tolist():
+        for k in draws.order(len(steps)):
             adjust, between = steps[k]
             if between is not None:
-                amount = torch.empty(len(images), 1, 1, 1).uniform_(*between)
+                amount = draws.uniform(*between).reshape(-1, 1, 1, 1)
                 images = adjust(images, amount.to(images.device))
         return images
 
@@ -91,18 +137,78 @@ def batched(transform: Callable[[Any], Any]) -> Batched | None:
         return Grayscale(transform.p)
     if isinstance(transform, v2.ColorJitter | transforms.ColorJitter):
         return ColorJitter(transform.brightness, transform.contrast, transform.saturation, transform.hue)
+    if isinstance(transform, v2.RandomAffine | transforms.RandomAffine):
+        # The mode is an enumeration in some versions and a text in others.
+        mode = getattr(transform.interpolation, "value", transform.interpolation)
+        if mode == "nearest" and transform.center is None and transform.fill in (None, 0):
+            return Affine(transform.degrees, transform.translate, transform.scale, transform.shear)
     return None
 
 
-def apply(steps: Sequence[Batched], images: Tensor) -> Tensor:
-    """Apply augmentations, in order, to images (N, channels, H, W), uint8."""
-    if not steps:
+def apply(steps: Sequence[Batched], images: Tensor, draws: Draws) -> Tensor:
+    """Apply augmentations, in order, to images (N, channels, H, W), uint8; each image draws its own."""
+    if not steps or not len(images):
         return images
-    values = images.contiguous().float()
-    for step in steps:
-        values = step(values)
-    # A direct conversion to uint8 takes torch three times as long.
-    return values.round_().to(torch.int32).to(torch.uint8)
+    augmented = []
+    for rows in torch.arange(len(images)).split(_images_at_a_time(images)):
+        values, own = images[rows[0] : rows[-1] + 1].contiguous().float(), draws.of(rows.tolist())
+        for step in steps:
+            values = step(values, own)
+        # A direct conversion to uint8 takes torch three times as long.
+        augmented.append(values.round_().to(torch.int32).to(torch.uint8))
+    return torch.cat(augmented)
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Divide images (N, channels, H, W), uint8, by 255, and normalise them: float32 of the same shape."""
+    if images.device.type != "cpu":
+        return images.float().div_(255).sub_(mean.to(images.device)).div_(std.to(images.device))
+    # NumPy asks for huge pages, which makes this several times faster.
+    values = torch.from_numpy(np.empty(images.shape, np.float32))
+    size = _images_at_a_time(images)
+    for some, value in zip(images.split(size), values.split(size), strict=True):
+        torch.div(some, 255, out=value).sub_(mean).div_(std)
+    return values
+
+
+def _images_at_a_time(images: Tensor) -> int:
+    if images.device.type != "cpu":
+        return len(images)
+    return max(1, _VALUES_AT_A_TIME // max(1, images[0].numel()))
+
+
+def affine(
+    images: Tensor,
+    angle: Tensor,
+    shift: tuple[Tensor, Tensor],
+    scale: Tensor,
+    shear: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Turn, shear, scale and move images (N, channels, H, W) about their centres, to the nearest pixel.
+
+    Args:
+        images: float32; pixels from outside are 0.
+        angle: clockwise, degrees (N,).
+        shift: along x and y, pixels (N,) each.
+        scale: factors (N,).
+        shear: angles along x and y, degrees (N,) each.
+    """
+    height, width = images.shape[-2:]
+    turn, shear_x, shear_y = (value.deg2rad() for value in (angle, *shear))
+    # The forward map is turn · shear · scale; its inverse says where an output pixel comes from.
+    a, c = ((turn - shear_y).cos() / shear_y.cos(), (turn - shear_y).sin() / shear_y.cos())
+    b, d = -a * shear_x.tan() - turn.sin(), -c * shear_x.tan() + turn.cos()
+    rows = ((d / scale, -b / scale), (-c / scale, a / scale))
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    y = (torch.arange(height, device=images.device) - (height - 1) / 2)[:, None]
+    grid = []
+    for (along_x, along_y), half in zip(rows, (width / 2, height / 2), strict=True):
+        origin = -along_x * shift[0] - along_y * shift[1]
+        along_x, along_y, origin = (
+            (value / half).to(images.device)[:, None, None] for value in (along_x, along_y, origin)
+        )
+        grid.append(along_x * x + along_y * y + origin)
+    return grid_sample(images, torch.stack(grid, dim=-1), "nearest", "zeros", align_corners=False)
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -152,9 +258,9 @@ def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return images.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 255)
 
 
-def _some(images: Tensor, p: float, change: Callable[[Tensor], Tensor]) -> Tensor:
+def _some(images: Tensor, p: float, draws: Draws, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Change every image with probability p."""
-    rows = (torch.rand(len(images)) < p).nonzero()[:, 0]
+    rows = (draws.uniform(0, 1) < p).nonzero()[:, 0]
     if len(rows) == len(images):
         return change(images)
     if len(rows):

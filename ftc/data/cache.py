@@ -20,9 +20,6 @@ from ftc.data.store import chunks, digest, in_parallel, opened
 from ftc.data.transforms import Form
 from ftc.files import written_whole
 
-# Images per file; an interruption loses only the file that is being written.
-_SHARD = 256
-
 # Shard, offset in it (bytes), height, width, channels.
 Place = tuple[str, int, int, int, int]
 
@@ -60,10 +57,12 @@ class ImageCache:
 
     Args:
         folder: the cache's folder, which may be deleted whenever no run uses it.
+        images_per_file: an interruption loses only the file that is being written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, images_per_file: int = 256) -> None:
         self.folder = folder
+        self.images_per_file = images_per_file
 
     def store(
         self, reader: Reader, form: Form, rows: Tensor | None = None, num_workers: int = 0
@@ -95,7 +94,9 @@ class ImageCache:
                     places = _places(index, folder, row_of)
                     missing = [(content, row) for content, row in row_of.items() if content not in places]
                     write = partial(_write_shard, reader, form, folder)
-                    for shard in in_parallel("Caching images", write, chunks(missing, _SHARD), num_workers):
+                    for shard in in_parallel(
+                        "Caching images", write, chunks(missing, self.images_per_file), num_workers
+                    ):
                         if isinstance(shard, UnreadableImage):
                             raise shard
                         _remember(index, folder, shard)
@@ -105,7 +106,7 @@ class ImageCache:
     def _contents(self, reader: Reader, rows: Sequence[int], num_workers: int) -> dict[int, str]:
         """The key of each row's content, by row."""
         if not isinstance(reader, EncodedReader):
-            tasks = chunks(rows, _SHARD)
+            tasks = chunks(rows, self.images_per_file)
             found = in_parallel("Reading images", partial(_pixel_digests, reader), tasks, num_workers)
             return dict(zip(rows, (content for part in found for content in part), strict=True))
         stamps = {row: reader.stamp(row) for row in rows}

@@ -16,19 +16,33 @@ from torch import Tensor
 from ftc.data.cache import ImageCache, StoredImages
 from ftc.data.loaders import (
     AugmentedDataset,
+    Batch,
     BatchLoader,
+    Kept,
+    OccasionalLoader,
     ReaderDataset,
     StreamLoader,
     decoded,
-    finished,
+    jittered,
+    normalised,
     stored,
 )
 from ftc.data.readers import Reader
 from ftc.data.sampler import EndlessSampler, ShardSampler, batch_share, positions_per_epoch
-from ftc.data.store import as_is
+from ftc.data.store import as_is, available_cores
 from ftc.data.transforms import Preprocessing
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
+
+# Resized evaluation images kept in memory, per split and process (bytes).
+_KEPT = 2**26
+
+# Values of the images that a CPU evaluates at a time: activations of larger batches leave its caches.
+_VALUES_AT_A_TIME = 2**19
+
+
+# A validation has up to four loaders, each of which keeps its workers.
+_MOST_WORKERS = 8
 
 
 @frozen
@@ -38,9 +52,10 @@ class Loading:
     Attributes:
         batch_size: training images per step, over all processes; a step has the same samples however many
             processes share them.
-        eval_batch_size: images per step and process in evaluations; None for ``batch_size``.
+        eval_batch_size: images per step and process in evaluations; None for what suits the device: on
+            accelerators twice a process's share of ``batch_size``, on CPUs what their caches hold.
         iterations_per_epoch: steps per epoch, drawn from the endless stream; None for one pass.
-        num_workers: worker processes per loader.
+        num_workers: worker processes per loader; None for as many as this process has cores, 8 at most.
         seed: seed of the training stream, its order and its augmentation.
         cache: cache of decoded images; None decodes them anew each time. Evaluation is the same either way;
             with a cache training crops from images that were reduced before.
@@ -49,7 +64,7 @@ class Loading:
     batch_size: int = 64
     eval_batch_size: int | None = None
     iterations_per_epoch: int | None = None
-    num_workers: int = 0
+    num_workers: int | None = 0
     seed: int = 0
     cache: ImageCache | None = None
 
@@ -59,19 +74,19 @@ class PartitionedDataModule(LightningDataModule):
 
     * ``train``: seen classes of the training split, augmented, an endless shuffled stream.
     * ``calibration``: the same images under the evaluation transform, in order.
-    * ``gallery``: the training split's images of *all* classes under the evaluation transform. Its seen part
-      is the calibration data; the rest serves the nearest-class-mean probe only.
+    * ``gallery``: the training split's images of all other classes under the evaluation transform. They and
+      the calibration data give the class means of the nearest-class-mean probe, and serve nothing else.
     * ``pool``: images whose labels are hidden: every target is −1.
     * ``val``, ``test``: all classes. Without a validation split, ``holdout`` takes a share of the seen
       training images out of the loaders above, and ``val`` holds those.
 
-    Validation runs over two or three loaders, whose roles are `validation_roles`: the gallery (or, with
-    ``gallery=False``, the calibration data), the pool where there is one, and then the validation data. With
-    neither a validation split nor ``holdout`` the test split takes their place, in the role ``test``; it is
-    watched only, and nothing may be estimated from it.
+    Validation runs over two to four loaders, whose roles are `validation_roles`: calibration data, gallery
+    and pool where there is one, and then the validation data. With neither a validation split nor ``holdout``
+    the test split takes their place, in the role ``test``; it is watched only, and nothing may be estimated
+    from it.
 
     Batches are moved to the device of the trainer's model, or stay on the CPU without a trainer, and are
-    normalised there. With a cache and a device other than the CPU, the last augmentations run there as well.
+    normalised there. On a device other than the CPU the last augmentations run there as well.
 
     Args:
         train: training split of the target domain; absent classes in it reach the gallery only.
@@ -82,7 +97,8 @@ class PartitionedDataModule(LightningDataModule):
             least one image of a class stays in training. The choice depends on their number alone.
         partition: seen, absent and other head columns.
         preprocessing: preprocessing of images, for training and for evaluation.
-        gallery: whether validation evaluates all classes of the training split.
+        gallery_every: a training's validations evaluate the gallery after every so many epochs and at their
+            last; outside a training each does. None: never.
         loading: settings of the loaders.
 
     Attributes:
@@ -103,7 +119,7 @@ class PartitionedDataModule(LightningDataModule):
         test: Reader | None = None,
         pool: Reader | None = None,
         holdout: float = 0.0,
-        gallery: bool = True,
+        gallery_every: int | None = 1,
         loading: Loading | None = None,
     ) -> None:
         super().__init__()
@@ -130,11 +146,16 @@ class PartitionedDataModule(LightningDataModule):
         self.preprocessing = preprocessing
         self.loading = loading or Loading()
         self._stored: dict[tuple[str, bool], StoredImages] = {}
+        self._kept: dict[str, Kept] = {}
         self._stream: StreamLoader | None = None
         self._resumed: dict[str, int] | None = None
-        first = "gallery" if gallery else "calibration"
+        self.gallery_every = gallery_every
+        others = torch.ones(partition.num_classes, dtype=torch.bool)
+        others[list(partition.seen)] = False
+        self._gallery_classes = (others & (counts > 0)).nonzero()[:, 0].tolist()
+        gallery = ("gallery",) if gallery_every and self._gallery_classes else ()
         last = "test" if val is None and not holdout and test is not None else "val"
-        self.validation_roles = (first, last) if pool is None else (first, "pool", last)
+        self.validation_roles = ("calibration", *gallery, *(() if pool is None else ("pool",)), last)
 
     @property
     def _rank_and_world(self) -> tuple[int, int]:
@@ -144,9 +165,15 @@ class PartitionedDataModule(LightningDataModule):
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
-    def _dataset(
-        self, split: str, classes: Sequence[int] | None = None, augmented: bool = False
-    ) -> ReaderDataset:
+    @property
+    def _num_workers(self) -> int:
+        if self.loading.num_workers is not None:
+            return self.loading.num_workers
+        here = self.trainer.num_devices if self.trainer else 1
+        return max(1, min(_MOST_WORKERS, available_cores() // here))
+
+    def _rows(self, split: str, classes: Sequence[int] | None) -> tuple[str, Reader, Tensor]:
+        """The reader of a split's images, its key, and the rows of the given classes, all for None."""
         held_out = split == "val" and self.readers["val"] is None and bool(self._held_out.any())
         source = "train" if held_out else split
         reader = self.readers[source]
@@ -159,46 +186,46 @@ class PartitionedDataModule(LightningDataModule):
             wanted &= self._held_out
         elif split == "train":
             wanted &= ~self._held_out
-        ids = wanted.nonzero()[:, 0]
-        load = self._load(source, reader, ids, augmented)
-        if augmented:
-            return AugmentedDataset(self.loading.seed, reader.targets, ids, load)
-        return ReaderDataset(reader.targets, ids, load, labelled=split != "pool")
+        return source, reader, wanted.nonzero()[:, 0]
 
-    def _load(self, split: str, reader: Reader, ids: Tensor, augmented: bool) -> Callable[[int], Tensor]:
-        """The function from a sample to its image (channels, H, W), uint8, decoded or from the cache."""
-        prepare = self.preprocessing
-        if self.loading.cache is None:
-            return partial(decoded, reader, prepare.augmented if augmented else prepare.resized)
+    def _stored_images(self, split: str, reader: Reader, rows: Tensor | None = None) -> StoredImages:
+        """The reader's images in the cache: for training if ``rows`` are given, otherwise for evaluation."""
+        assert self.loading.cache is not None
+        augmented = rows is not None
         if (split, augmented) not in self._stored:
-            form = prepare.stored_for_training if augmented else prepare.stored
-            # All evaluation loaders of a split share its stored images.
-            rows = ids if augmented else None
-            self._stored[split, augmented] = self.loading.cache.store(
-                reader, form, rows, self.loading.num_workers
-            )
-        if not augmented:
-            transform = prepare.from_stored
-        elif self._device.type == "cpu":
-            # The workers augment images one by one: whole batches of floats would not fit into CPU caches.
-            transform = prepare.augmented_stored
-        else:
-            transform = prepare.cropped
-        return partial(stored, self._stored[split, augmented], transform)
+            form = self.preprocessing.stored_for_training if augmented else self.preprocessing.stored
+            self._stored[split, augmented] = self.loading.cache.store(reader, form, rows, self._num_workers)
+        return self._stored[split, augmented]
 
-    def _loader_arguments(self, batch_size: int, augmented_here: bool = False) -> dict[str, Any]:
-        seed = self.loading.seed if augmented_here else None
+    def _evaluated_image(self, split: str, reader: Reader) -> Callable[[int], Tensor]:
+        """The function from a row to its image (channels, H, W), uint8; all loaders of a split share it."""
+        if self.loading.cache is not None:
+            return partial(stored, self._stored_images(split, reader))
+        load = partial(decoded, reader, self.preprocessing.resized)
+        return self._kept.setdefault(split, Kept(load, _KEPT))
+
+    def _loader_arguments(self, finish: Callable[[Batch], Batch]) -> dict[str, Any]:
         return {
-            "batch_size": batch_size,
             "collate_fn": as_is,
-            "num_workers": self.loading.num_workers,
-            "persistent_workers": self.loading.num_workers > 0,
+            "num_workers": self._num_workers,
+            "persistent_workers": self._num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "finish": partial(finished, self.preprocessing, self._device, seed),
+            "finish": finish,
         }
 
-    def _evaluation_loader(self, split: str, classes: Sequence[int] | None = None) -> BatchLoader:
-        dataset = self._dataset(split, classes)
+    def _eval_batch_size(self) -> int:
+        if self.loading.eval_batch_size is not None:
+            return self.loading.eval_batch_size
+        if self._device.type == "cpu":
+            return max(4, _VALUES_AT_A_TIME // math.prod(self.preprocessing.input_size))
+        return 2 * batch_share(self.loading.batch_size, self._rank_and_world[1])
+
+    def _evaluation_loader(
+        self, split: str, classes: Sequence[int] | None = None, due: Callable[[], bool] | None = None
+    ) -> BatchLoader:
+        source, reader, rows = self._rows(split, classes)
+        load = self._evaluated_image(source, reader)
+        dataset = ReaderDataset(reader.targets, rows, load, labelled=split != "pool")
         rank, world_size = self._rank_and_world
         if len(dataset) < world_size:
             raise InputError(
@@ -206,25 +233,39 @@ class PartitionedDataModule(LightningDataModule):
                 "use fewer processes"
             )
         in_step = self.trainer is not None and isinstance(self.trainer.strategy, ModelParallelStrategy)
-        sampler = ShardSampler(len(dataset), rank, world_size, padded=in_step)
-        return BatchLoader(
-            dataset,
-            sampler=sampler,
-            **self._loader_arguments(self.loading.eval_batch_size or self.loading.batch_size),
-        )
+        arguments = {
+            "sampler": ShardSampler(len(dataset), rank, world_size, padded=in_step),
+            "batch_size": self._eval_batch_size(),
+            **self._loader_arguments(partial(normalised, self.preprocessing, self._device)),
+        }
+        if due is not None:
+            return OccasionalLoader(dataset, due=due, **arguments)
+        return BatchLoader(dataset, **arguments)
 
     def train_dataloader(self) -> StreamLoader:
         """The loader of the seen classes of the training split, augmented."""
-        dataset = self._dataset("train", self.partition.seen, augmented=True)
+        prepare, loading, device = self.preprocessing, self.loading, self._device
+        split, reader, rows = self._rows("train", self.partition.seen)
         rank, world_size = self._rank_and_world
-        share = batch_share(self.loading.batch_size, world_size)
-        size = len(dataset)
-        length = positions_per_epoch(
-            size, self.loading.batch_size, world_size, self.loading.iterations_per_epoch
+        load = (
+            reader.decode if loading.cache is None else self._stored_images(split, reader, rows).__getitem__
         )
-        sampler = EndlessSampler(size, length, self.loading.seed, rank, world_size)
-        augmented_here = self.loading.cache is not None and self._device.type != "cpu"
-        self._stream = StreamLoader(dataset, sampler=sampler, **self._loader_arguments(share, augmented_here))
+        here = device.type != "cpu"
+        dataset = AugmentedDataset(
+            reader.targets, rows, load, prepare.cropped if here else prepare.augmented, loading.seed, rank
+        )
+        length = positions_per_epoch(len(rows), loading.batch_size, world_size, loading.iterations_per_epoch)
+        finish = (
+            partial(jittered, prepare, device, loading.seed, rank)
+            if here
+            else partial(normalised, prepare, device)
+        )
+        self._stream = StreamLoader(
+            dataset,
+            sampler=EndlessSampler(len(rows), length, loading.seed, rank, world_size),
+            batch_size=batch_share(loading.batch_size, world_size),
+            **self._loader_arguments(finish),
+        )
         if self._resumed is not None:
             self._stream.load_state_dict(self._resumed)
             self._resumed = None
@@ -246,8 +287,18 @@ class PartitionedDataModule(LightningDataModule):
         return self._evaluation_loader("train", self.partition.seen)
 
     def gallery_dataloader(self) -> BatchLoader:
-        """The loader of all classes of the training split, under the evaluation transform."""
-        return self._evaluation_loader("train")
+        """The loader of all other classes of the training split; empty where the gallery is not due."""
+        return self._evaluation_loader("train", self._gallery_classes, self._gallery_due)
+
+    def _gallery_due(self) -> bool:
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn != "fit":
+            return True
+        assert self.gallery_every is not None
+        epoch = trainer.current_epoch + 1
+        following = epoch + (trainer.check_val_every_n_epoch or 1)
+        last = 0 <= (trainer.max_epochs or -1) < following or trainer.global_step == trainer.max_steps
+        return last or epoch % self.gallery_every == 0
 
     def held_out_dataloader(self) -> BatchLoader:
         """The loader of V: the seen classes of the validation data, which no training sees.
@@ -260,7 +311,7 @@ class PartitionedDataModule(LightningDataModule):
         return self._evaluation_loader("val", self.partition.seen)
 
     def val_dataloader(self) -> list[BatchLoader]:
-        """The loaders of gallery or calibration data, of the pool if any, and of validation data.
+        """The loaders of calibration data, of gallery and pool if any, and of validation data.
 
         Their roles are `validation_roles`.
         """

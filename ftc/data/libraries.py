@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ftc.data.decode import decode_image
-from ftc.errors import InputError
+from ftc.errors import InputError, require
 
 
 class HubDataset:
@@ -29,7 +29,8 @@ class HubDataset:
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
 
     Raises:
-        InputError: no such data set, split or column, or a label that is neither class label nor text.
+        InputError: the package ``datasets`` is not installed, no such data set, split or column, or a label
+            that is neither class label nor text.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class HubDataset:
         config: str | None = None,
         mode: str = "RGB",
     ) -> None:
+        require("datasets", "hub", path)
         import datasets
 
         datasets.disable_progress_bars()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ftc.data.cache import StoredImages
-from ftc.data.randomness import seed_transforms, undisturbed
+from ftc.data.randomness import Draws
 from ftc.data.readers import Reader
 from ftc.data.sampler import PADDING, Draw, EndlessSampler
 from ftc.data.transforms import Preprocessing
@@ -61,36 +61,53 @@ class ReaderDataset(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         rows = torch.tensor(indices)
         ids = self.ids[rows]
-        batch = self._batch(ids, [self.load(i) for i in ids.tolist()])
-        return {**batch, "id": ids.where(rows != PADDING, PADDING)}
-
-    def _batch(self, ids: Tensor, images: list[Tensor]) -> Batch:
         # In a worker, default_collate stacks the images in memory shared with the main process.
-        image = default_collate(images).contiguous()
-        return {"image": image, "target": self.targets[ids], "id": ids}
+        image = default_collate([self.load(i) for i in ids.tolist()]).contiguous()
+        return {"image": image, "target": self.targets[ids], "id": ids.where(rows != PADDING, PADDING)}
 
 
-class AugmentedDataset(ReaderDataset):
-    """A `ReaderDataset` for draws of a stream; random numbers in ``load`` depend on seed and position alone.
+class AugmentedDataset(Dataset[Batch]):
+    """Augmented samples of a reader in whole batches, for draws of a stream.
 
     Args:
+        targets: int64 (N,), the reader's labels.
+        ids: int64, the reader's rows that are the samples.
+        load: function from a row to its image, of whatever kind ``augment`` takes.
+        augment: function from images and draws to uint8 (N, channels, H, W).
         seed: seed of the stream.
-        targets, ids, load: see `ReaderDataset`.
+        rank: index of this process.
     """
 
-    def __init__(self, seed: int, targets: Tensor, ids: Tensor, load: Callable[[int], Tensor]) -> None:
-        super().__init__(targets, ids, load)
+    def __init__(
+        self,
+        targets: Tensor,
+        ids: Tensor,
+        load: Callable[[int], Any],
+        augment: Callable[[list[Any], Draws], Tensor],
+        seed: int,
+        rank: int = 0,
+    ) -> None:
+        self.targets = targets
+        self.ids = ids
+        self.load = load
+        self.augment = augment
         self.seed = seed
+        self.rank = rank
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch:  # type: ignore[override]
-        positions = [draw.position for draw in draws]
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         ids = self.ids[torch.tensor([draw.sample for draw in draws])]
-        images = []
-        with undisturbed():
-            for sample, position in zip(ids.tolist(), positions, strict=True):
-                seed_transforms(self.seed, position)
-                images.append(self.load(sample))
-        return {**self._batch(ids, images), "position": torch.tensor(positions)}
+        positions = [draw.position for draw in draws]
+        numbers = Draws(self.seed, positions, positions[0] - self.rank)
+        images = self.augment([self.load(i) for i in ids.tolist()], numbers)
+        return {
+            "image": images.contiguous(),
+            "target": self.targets[ids],
+            "id": ids,
+            "position": torch.tensor(positions),
+        }
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -110,6 +127,22 @@ class BatchLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return map(self.finish, super().__iter__())
+
+
+class OccasionalLoader(BatchLoader):
+    """A loader that is empty whenever it is not due.
+
+    Args:
+        due: function that says, at the beginning of a pass, whether there are any batches.
+        args, kwargs: see `BatchLoader`.
+    """
+
+    def __init__(self, *args: Any, due: Callable[[], bool], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.due = due
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return super().__iter__() if self.due() else iter(())
 
 
 class StreamLoader(BatchLoader):
@@ -143,21 +176,48 @@ class StreamLoader(BatchLoader):
         self.sampler.resume(state["epoch"], self._taken * self.batch_size)
 
 
+class Kept:
+    """A function from a row to its image that keeps the first images it was asked for, up to a size.
+
+    Args:
+        load: function from a row to its image, uint8.
+        size: bytes to keep at most.
+    """
+
+    def __init__(self, load: Callable[[int], Tensor], size: int) -> None:
+        self.load = load
+        self.room = size
+        self._images: dict[int, Tensor] = {}
+
+    def __call__(self, row: int) -> Tensor:
+        image = self._images.get(row)
+        if image is None:
+            image = self.load(row)
+            self.room -= image.numel()
+            if self.room >= 0:
+                self._images[row] = image
+        return image
+
+
 def decoded(reader: Reader, transform: Callable[[Any], Tensor], sample: int) -> Tensor:
     """A sample of a reader, decoded and transformed."""
     return transform(reader.decode(sample))
 
 
-def stored(images: StoredImages, transform: Callable[[Any], Tensor], sample: int) -> Tensor:
-    """A sample of stored images, read and transformed."""
-    return transform(images[sample])
+def stored(images: StoredImages, sample: int) -> Tensor:
+    """A sample of stored images: uint8 (channels, H, W)."""
+    return torch.from_numpy(images[sample]).permute(2, 0, 1)
 
 
-def finished(preprocessing: Preprocessing, device: torch.device, seed: int | None, batch: Batch) -> Batch:
-    """The batch with normalised float32 images on a device; with a seed they are augmented there before."""
+def normalised(preprocessing: Preprocessing, device: torch.device, batch: Batch) -> Batch:
+    """The batch with normalised float32 images on a device."""
     images = batch["image"].to(device, non_blocking=True)
-    if seed is not None:
-        with undisturbed():
-            seed_transforms(seed, int(batch["position"][0]))
-            images = preprocessing.jittered(images)
+    return {**batch, "image": preprocessing.normalise(images)}
+
+
+def jittered(preprocessing: Preprocessing, device: torch.device, seed: int, rank: int, batch: Batch) -> Batch:
+    """The batch with its augmentation finished on a device, then normalised."""
+    positions = batch["position"].tolist()
+    draws = Draws(seed, positions, positions[0] - rank)
+    images = preprocessing.jittered(batch["image"].to(device, non_blocking=True), draws)
     return {**batch, "image": preprocessing.normalise(images)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ CREATE TABLE IF NOT EXISTS image (
 def digest(content: bytes) -> str:
     """The digest of a content: 128 bits of BLAKE2b, hexadecimal."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

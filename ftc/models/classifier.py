@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         self.memory_format: torch.memory_format | None = None
 
     def use_channels_last(self) -> None:
-        """Keep weights and images channels last, which makes convolutions faster on most GPUs."""
+        """Keep weights and images channels last, which makes most convolutions faster."""
         self.memory_format = torch.channels_last
         self.to(memory_format=torch.channels_last)
 
@@ -91,6 +91,8 @@ class Classifier(nn.Module):
         """
         if self.is_sharded:
             return
+        # Shards are slices of whole rows; images may stay channels last.
+        self.to(memory_format=torch.contiguous_format)
         for module in (*_blocks(self.backbone), self.backbone, self.head):
             fully_shard(module, mesh=mesh)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ftc.errors import InputError
+from ftc.errors import InputError, require
 from ftc.models.classifier import Classifier
 
 TEMPLATES = ("a photo of a {}.",)
@@ -59,10 +59,9 @@ def create_clip_classifier(
         InputError: open_clip is not installed, no such model or weights, weights that cannot be fetched or
             read, no class, or a prompt without a place for the name.
     """
-    try:
-        import open_clip
-    except ImportError as error:
-        raise InputError(f"model.name={name}: wants open_clip; run pip install 'ftc[clip]'") from error
+    require("open_clip", "clip", f"model.name={name}")
+    import open_clip
+
     if not class_names:
         raise InputError(f"model.name={name}: wants class names for its head; name data that have some")
     for template in templates:

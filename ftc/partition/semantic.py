@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
-from ftc.errors import InputError
+from ftc.errors import InputError, require
 from ftc.partition.class_partition import ClassPartition
 
 
@@ -44,11 +43,12 @@ def semantic_partition(
         seed: seed of the draw.
 
     Raises:
-        InputError: no such kind, more classes asked for than there are candidates, a candidate outside the
-            head, or one without a mean.
+        InputError: scikit-learn is not installed, no such kind, more classes asked for than there are
+            candidates, a candidate outside the head, or one without a mean.
     """
     if kind not in ("near", "far"):
         raise InputError(f"partition.kind={kind}: choose near or far")
+    require("sklearn", "semantic", f"partition.kind={kind}")
     if means.ndim != 2 or len(means) != num_classes:
         raise InputError(f"class means have shape {tuple(means.shape)}; give a row for each of {num_classes}")
     # The draw also checks numbers and columns.
@@ -77,6 +77,8 @@ def _leaves(directions: np.ndarray, generator: random.Random) -> list[int]:
     """Rows of unit vectors (n, D) in the order of a cluster tree's leaves, its branches turned at random."""
     orders = [[leaf] for leaf in range(len(directions))]
     if len(orders) > 1:
+        from sklearn.cluster import AgglomerativeClustering
+
         # Rounded, so that equal distances stay equal whatever the machine's last bits are.
         distances = np.clip(1 - directions @ directions.T, 0, 2).round(9)
         tree = AgglomerativeClustering(

@@ -101,7 +101,9 @@ def _identity(
         "partition": parts.partition.record().model_dump(mode="json"),
         "pseudo_seen": pseudo_seen,
         "seed": plan.seed + k,
-        "data": config.data.model_dump(exclude={"readers", "gallery", "eval_batch_size", "num_workers"}),
+        "data": config.data.model_dump(
+            exclude={"readers", "gallery_every", "eval_batch_size", "num_workers"}
+        ),
         "readers": config.data.readers.model_dump(include=FITTED),
         "samples": {split: digest for split, digest in parts.images.samples.items() if split in FITTED},
         "method": config.method,

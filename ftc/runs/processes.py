@@ -19,9 +19,8 @@ from torch.distributed import DistNetworkError, PrefixStore, TCPStore
 
 from ftc.errors import InputError
 
-# How long to wait (s) for another process, and for a file of one host to appear on another.
+# How long to wait (s) for another process.
 _PATIENCE = 1800.0
-_FILE_PATIENCE = 60.0
 
 
 def leads() -> bool:
@@ -62,19 +61,21 @@ def all_or_none() -> Iterator[None]:
     Raises:
         InputError: another process failed; the message is that process's.
     """
-    company = _company()
-    if company is None:
+    others = company()
+    if others is None:
         yield
         return
     try:
         yield
     except Exception as error:
-        company.fail(error)
+        others.fail(error)
         raise
-    company.meet()
+    others.meet()
 
 
-def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leading: bool) -> None:
+def check_shared(
+    path: Path, facts: Callable[[], Mapping[str, Any]], leading: bool, patience: float = 60.0
+) -> None:
     """Refuse hosts that do not work on the same files.
 
     Args:
@@ -82,20 +83,21 @@ def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leading: bo
         facts: gives what all processes must find equal, JSON types by configuration key; called only where
             there are several processes.
         leading: whether this is the leading process.
+        patience: how long to wait (s) for a file of one host to appear on another.
 
     Raises:
         InputError: the processes differ, or do not see the file; the message names the key.
     """
-    company = _company()
-    if company is None:
+    others = company()
+    if others is None:
         return
     ours = json.loads(json.dumps(facts()))
-    theirs = company.published(ours if leading else None)
+    theirs = others.published(ours if leading else None)
     with all_or_none():
         for key, value in ours.items():
             if value != theirs[key]:
                 raise InputError(f"{key}: differs between the processes; give all hosts the same files")
-        late = time.monotonic() + _FILE_PATIENCE
+        late = time.monotonic() + patience
         while not path.is_file():
             if time.monotonic() > late:
                 raise InputError(
@@ -105,7 +107,7 @@ def check_shared(path: Path, facts: Callable[[], Mapping[str, Any]], leading: bo
             time.sleep(1)
 
 
-class _Company:
+class Company:
     """The processes of one torchrun, which talk through the key-value store of its agents."""
 
     def __init__(self) -> None:
@@ -156,7 +158,8 @@ class _Company:
 
 
 @cache
-def _company() -> _Company | None:
+def company() -> Company | None:
+    """The processes that were started together with this one; None for a process that is alone."""
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     keeps_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return _Company() if TorchElasticEnvironment.detect() and keeps_store and not alone else None
+    return Company() if TorchElasticEnvironment.detect() and keeps_store and not alone else None

@@ -16,7 +16,8 @@ from ftc.config.commands import EvaluateConfig, TrainConfig
 from ftc.models import create_classifier, create_clip_classifier
 from ftc.runs.evaluate import evaluate
 from ftc.runs.train import train
-from tests.conftest import composed, run_module
+from tests.commands import run_module
+from tests.conftest import composed
 from tests.replicas import (
     OFFICE_HOME,
     imagenet_r_archive,

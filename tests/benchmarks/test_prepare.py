@@ -23,7 +23,7 @@ from ftc.benchmarks.prepare import prepare
 from ftc.errors import InputError
 from ftc.prepare import main
 from tests import replicas
-from tests.conftest import run_module
+from tests.commands import run_module
 
 REVISION = "d430d44779e929b335be368ab3456484e5de36bb"
 DOMAINS = BENCHMARKS["office_home"].domains

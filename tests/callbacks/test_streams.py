@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ftc import CalibrationCallback, InputError
 from ftc.calibrators import AverageLogitGap, FixedGamma, PriorMatching, UnlabelledEvidence
-from ftc.functional import average_logit_gap, partition_accuracy
+from ftc.functional import average_logit_gap, class_means, cosine_logits, partition_accuracy
 from ftc.functional.statistics import keep_seen
 from tests.callbacks.foreign import PARTITION, Foreign, dataset, every_calibrator, forward, trainer, validated
 from tests.callbacks.test_calibration import run
@@ -120,3 +120,36 @@ def test_a_calibrator_without_seen_samples_says_so():
     absent = dataset(50, 3, PARTITION.absent)
     with pytest.raises(InputError, match="alg needs labelled seen samples held out of fine-tuning"):
         validated(CalibrationCallback(PARTITION), absent)
+
+
+class NotDue:
+    """A loader that is empty this time."""
+
+    def __len__(self):
+        return 3
+
+    def __iter__(self):
+        return iter(())
+
+
+def test_class_means_are_of_calibration_and_gallery_images_together():
+    callback = CalibrationCallback(PARTITION, loaders=("calibration", "gallery", "val"))
+    train, val = dataset(90, 2), dataset(70, 3)
+    is_seen = torch.isin(train.tensors[1], torch.tensor(PARTITION.seen))
+    seen, others = (TensorDataset(*(t[rows] for t in train.tensors)) for rows in (is_seen, ~is_seen))
+    module, engine = Foreign(), trainer(callback)
+    loaders = [DataLoader(part, 16) for part in (seen, others, val)]
+    engine.validate(module, loaders, verbose=False)
+    _, target, features = forward(module, train)
+    _, val_target, val_features = forward(module, val)
+    predicted = cosine_logits(val_features, class_means(features, target, 6)).argmax(1)
+    expected = float((predicted == val_target).float().mean())
+    assert callback.evaluation.metrics["ncm_acc_all"] == pytest.approx(expected)
+    engine.validate(module, [loaders[0], NotDue(), loaders[2]], verbose=False)
+    assert not any(name.startswith("ncm") for name in callback.evaluation.metrics)
+
+
+def test_images_for_class_means_come_before_what_needs_them():
+    with pytest.raises(InputError, match="put 'calibration' before 'val', which needs class means"):
+        CalibrationCallback(PARTITION, loaders=("gallery", "val", "calibration"))
+    CalibrationCallback(PARTITION, loaders=("val", "calibration"))

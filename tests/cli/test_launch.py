@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import ftc
 from ftc import InputError
 from ftc.config.commands import TrainConfig
 from ftc.runs.train import train
+from tests.commands import run_module
 from tests.conftest import composed
 
 WRONG = {
@@ -102,6 +104,28 @@ def test_help_names_the_groups(command, tmp_path):
     assert "experiment: digits" in result.stdout
     assert "python -m ftc.train -m partition.seed=0,1,2" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "calibrate", "compare", "prepare"])
+def test_every_command_has_ftcs_version(tmp_path, module):
+    result = run_module(module, tmp_path, "--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"ftc {ftc.__version__}\n", "")
+
+
+def test_hydras_own_folder_is_refused_with_a_hint(tmp_path):
+    for module, mend in (("train", "set run_dir=there"), ("compare", "leave it out")):
+        arguments = ("hydra.run.dir=there", *(["runs=."] if module == "compare" else []))
+        result = run_module(module, tmp_path, *arguments)
+        assert result.returncode == 2
+        assert result.stderr == f"ftc: error: hydra.run.dir=there: has no effect here; {mend}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shell_completes_keys_and_choices(tmp_path):
+    line = "ftc-train experiment=dig"
+    completion = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    result = run_module("train", tmp_path, "-sc", "query=bash", **completion)
+    assert set(result.stdout.split()) == {"experiment=digits", "experiment=digits_aggressive"}
 
 
 @pytest.mark.parametrize("argument", ["--help", "seed=x", "partition.seen=[0,99]", "--cfg=job"])

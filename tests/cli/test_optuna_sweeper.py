@@ -12,7 +12,7 @@ from ftc.cli.optuna_sweeper import OptunaSweeper
 from ftc.cli.sweeps import read_rows
 from ftc.results import OBJECTIVES, RunRecord
 from tests.cli.test_sweeps import TINY, sweep_folder
-from tests.conftest import run_train
+from tests.commands import run_train
 
 
 class FakeLauncher:

@@ -18,7 +18,7 @@ import pytest
 from ftc import InputError
 from ftc.cli.sweeps import Sweep, add_row, job_row, read_rows
 from ftc.results import RunRecord
-from tests.conftest import run_train
+from tests.commands import run_fresh
 from tests.runs.test_train import wandb_records
 
 TINY = (
@@ -27,7 +27,7 @@ TINY = (
     "data.iterations_per_epoch=2",
     "source.iterations_per_epoch=2",
     "calibration.use=[alg]",
-    "data.gallery=false",
+    "data.gallery_every=null",
 )
 # Two jobs that end well, and two that do not.
 HALF_WRONG = ("-m", "seed=0,1", "optimizer.name=sgd,nonsense", *TINY)
@@ -73,25 +73,27 @@ def assert_half_wrong(home: Path, result: subprocess.CompletedProcess) -> list[d
 
 
 def test_joblib_shares_a_source_model_among_jobs_at_once(tmp_path):
-    assert_half_wrong(tmp_path, run_train(tmp_path, *HALF_WRONG, "logger=csv", "hydra/launcher=joblib"))
+    assert_half_wrong(
+        tmp_path, run_fresh("train", tmp_path, *HALF_WRONG, "logger=csv", "hydra/launcher=joblib")
+    )
 
 
 @pytest.mark.slow
 def test_submitit_local_and_the_same_command_again(tmp_path):
     command = (*HALF_WRONG, "hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2")
-    rows = assert_half_wrong(tmp_path, run_train(tmp_path, *command))
+    rows = assert_half_wrong(tmp_path, run_fresh("train", tmp_path, *command))
     for row in rows[::2]:
         (file,) = (sweep_folder(tmp_path) / row["run"]).glob("wandb/offline-run-*/*.wandb")
         (started,) = (r.run for r in wandb_records(file) if r.WhichOneof("record_type") == "run")
         assert (started.display_name, started.run_group) == (row["run"], sweep_folder(tmp_path).name)
     results = [sweep_folder(tmp_path) / row["run"] / "results.json" for row in rows[::2]]
     before = [path.stat().st_mtime_ns for path in results]
-    assert_half_wrong(tmp_path, run_train(tmp_path, *command))
+    assert_half_wrong(tmp_path, run_fresh("train", tmp_path, *command))
     assert [path.stat().st_mtime_ns for path in results] == before
     logs = [path.read_text() for path in sweep_folder(tmp_path).glob(".submitit/*/*_log.out")]
     assert sum("Finished before; nothing was computed" in log for log in logs) == 2
     # Another launcher, the same sweep.
-    shown = run_train(tmp_path, *HALF_WRONG)
+    shown = run_fresh("train", tmp_path, *HALF_WRONG)
     assert shown.stdout.count("Finished before; nothing was computed") == 2
     assert_half_wrong(tmp_path, shown)
 
@@ -101,7 +103,7 @@ def test_submitit_local_and_the_same_command_again(tmp_path):
     importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="pip install 'ftc[ray]'"
 )
 def test_ray_on_a_cluster_of_its_own(tmp_path):
-    assert_half_wrong(tmp_path, run_train(tmp_path, *HALF_WRONG, "logger=csv", "hydra/launcher=ray"))
+    assert_half_wrong(tmp_path, run_fresh("train", tmp_path, *HALF_WRONG, "logger=csv", "hydra/launcher=ray"))
 
 
 @pytest.mark.slow
@@ -126,7 +128,7 @@ def test_processes_started_together_do_one_job_after_the_other(tmp_path):
 def test_a_killed_process_is_named_and_the_others_finish(tmp_path):
     killer = "data.readers.test._target_=ftc.benchmarks.digits.mnist,tests.runs.test_failures.deadly"
     command = ("-m", killer, *TINY, "logger=csv", "hydra/launcher=submitit_local")
-    result = run_train(tmp_path, *command, PYTHONPATH=str(ROOT))
+    result = run_fresh("train", tmp_path, *command, PYTHONPATH=str(ROOT))
     assert result.returncode == 1
     folder = sweep_folder(tmp_path)
     assert [row["status"] for row in read_rows(folder / "sweep.csv")] == ["finished", "waiting"]

@@ -2,15 +2,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from ftc import ClassPartition, InputError, PartitionedDataModule
 from ftc.benchmarks.digits import mnist, uci_digits
-from ftc.data import ArrayReader, EndlessSampler, Loading, Preprocessing, ShardSampler, UnlabelledFolder
+from ftc.data import (
+    ArrayReader,
+    EndlessSampler,
+    Loading,
+    Preprocessing,
+    ShardSampler,
+    UnlabelledFolder,
+    select,
+)
+from ftc.data.loaders import Kept
 from ftc.data.sampler import positions_per_epoch
 
 CONFIG = {
@@ -19,6 +30,15 @@ CONFIG = {
     "std": (0.5,),
     "crop_pct": 1.0,
     "interpolation": "bilinear",
+}
+
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
 }
 
 
@@ -47,16 +67,117 @@ def test_loaders_hold_the_classes_they_may(datamodule, reader, partition):
     only_seen = {c: n for c, n in everything.items() if c in seen}
     assert Counter(labels(datamodule.train_dataloader())) == Counter(only_seen)
     assert Counter(labels(datamodule.calibration_dataloader())) == Counter(only_seen)
-    gallery, val = datamodule.val_dataloader()
-    assert datamodule.validation_roles == ("gallery", "val")
-    for loader in (gallery, val, datamodule.test_dataloader()):
+    calibration, gallery, val = datamodule.val_dataloader()
+    assert datamodule.validation_roles == ("calibration", "gallery", "val")
+    assert Counter(labels(calibration)) == Counter(only_seen)
+    assert Counter(labels(gallery)) == everything - Counter(only_seen)
+    for loader in (val, datamodule.test_dataloader()):
         assert Counter(labels(loader)) == everything
 
 
-def test_without_gallery_validation_sees_calibration_data(reader, partition):
-    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, gallery=False)
-    assert data.validation_roles == ("calibration", "val")
-    assert set(labels(data.val_dataloader()[0])) == set(partition.seen)
+def test_there_is_no_gallery_without_other_classes_or_wish(reader, partition):
+    def roles(train, **arguments):
+        data = PartitionedDataModule(train, partition, Preprocessing(CONFIG), val=reader, **arguments)
+        return data.validation_roles
+
+    seen_only = select(reader, torch.isin(reader.targets, torch.tensor(partition.seen)).nonzero()[:, 0])
+    assert roles(seen_only) == roles(reader, gallery_every=None) == ("calibration", "val")
+
+
+@pytest.mark.parametrize(
+    ("every", "check", "epochs", "expected"),
+    [
+        (2, 1, 5, [-1, 1, 3, 4]),
+        (3, 1, 6, [-1, 2, 5]),
+        (1, 1, 2, [-1, 0, 1]),
+        (9, 1, 3, [-1, 2]),
+        # The last validation comes before the last epoch.
+        (4, 2, 5, [-1, 3]),
+    ],
+)
+def test_the_gallery_is_evaluated_now_and_then(reader, partition, every, check, epochs, expected):
+    data = PartitionedDataModule(
+        reader, partition, Preprocessing(CONFIG), val=reader, gallery_every=every, loading=Loading(60)
+    )
+    module = BoringModule()
+    settings = {"max_epochs": epochs, "check_val_every_n_epoch": check, "num_sanity_val_steps": 0}
+    trainer = Trainer(**settings, **QUIET, callbacks=[recorded := Galleries()])
+    trainer.validate(module, data, verbose=False)
+    trainer.fit(module, datamodule=data)
+    assert recorded.epochs == expected
+
+
+class BoringModule(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        return self.weight * batch["image"].mean()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        return None
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Galleries(Callback):
+    """Notes the epochs that evaluate a gallery; −1 before the training."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
+        if dataloader_idx == 1 and batch_idx == 0:
+            self.epochs.append(trainer.current_epoch if trainer.state.fn == "fit" else -1)
+
+
+def test_evaluation_batches_suit_the_device(reader, partition):
+    def batch_size(size, device="cpu", **arguments):
+        config = {**CONFIG, "input_size": (1, size, size)}
+        data = PartitionedDataModule(
+            reader, partition, Preprocessing(config), val=reader, loading=Loading(60, **arguments)
+        )
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        data.trainer = SimpleNamespace(global_rank=0, world_size=2, strategy=strategy)
+        return data.calibration_dataloader().batch_size
+
+    assert batch_size(8) == 8192
+    assert batch_size(224) == 10
+    assert batch_size(1000) == 4
+    # On accelerators twice a process's share of a training batch.
+    assert batch_size(224, "meta") == 60
+    assert batch_size(224, eval_batch_size=7) == 7
+
+
+def test_evaluation_images_are_resized_once(reader, partition):
+    decoded = []
+
+    class Counted(ArrayReader):
+        def decode(self, index):
+            decoded.append(index)
+            return super().decode(index)
+
+    counted = Counted(reader.images, reader.targets, reader.class_names)
+    data = PartitionedDataModule(counted, partition, Preprocessing(CONFIG), val=reader)
+    first = [torch.cat([batch["image"] for batch in loader]) for loader in data.val_dataloader()[:2]]
+    again = [torch.cat([batch["image"] for batch in loader]) for loader in data.val_dataloader()[:2]]
+    assert all(torch.equal(*images) for images in zip(first, again, strict=True))
+    assert sorted(decoded) == list(range(60))
+
+
+def test_what_is_kept_has_a_limit():
+    loaded = []
+
+    def load(row):
+        loaded.append(row)
+        return torch.full((1, 2, 2), row, dtype=torch.uint8)
+
+    kept = Kept(load, 10)
+    for row in (0, 1, 2, 0, 1, 2):
+        assert int(kept(row)[0, 0, 0]) == row
+    assert loaded == [0, 1, 2, 2]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.999])
@@ -64,7 +185,7 @@ def test_holdout_takes_seen_training_images_out_of_everything_else(reader, parti
     data = PartitionedDataModule(
         reader, partition, Preprocessing(CONFIG), holdout=share, loading=Loading(batch_size=7)
     )
-    gallery, val = data.val_dataloader()
+    _, gallery, val = data.val_dataloader()
     held_out = ids(val)
     trained = ids(data.train_dataloader())
     counts = Counter(labels(val))
@@ -74,7 +195,7 @@ def test_holdout_takes_seen_training_images_out_of_everything_else(reader, parti
     assert trained == ids(data.calibration_dataloader())
     for others in (trained, ids(gallery)):
         assert not held_out & others
-    assert held_out | ids(gallery) == set(range(60))
+    assert held_out | trained | ids(gallery) == set(range(60))
     assert held_out == ids(data.held_out_dataloader())
 
 
@@ -115,12 +236,12 @@ def test_holdout_beside_a_validation_split(reader, partition):
 
 def test_without_held_out_images_the_test_split_is_only_watched(reader, partition):
     data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, pool=reader)
-    assert data.validation_roles == ("gallery", "pool", "test")
-    assert Counter(labels(data.val_dataloader()[2])) == Counter(reader.targets.tolist())
+    assert data.validation_roles == ("calibration", "gallery", "pool", "test")
+    assert Counter(labels(data.val_dataloader()[3])) == Counter(reader.targets.tolist())
     with pytest.raises(InputError, match=r"set data\.holdout, or name data\.readers\.val"):
         data.held_out_dataloader()
     held_out = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, holdout=0.2)
-    assert held_out.validation_roles == ("gallery", "val")
+    assert held_out.validation_roles == ("calibration", "gallery", "val")
 
 
 def test_channels_that_the_model_does_not_take(reader, partition):
@@ -132,8 +253,8 @@ def test_channels_that_the_model_does_not_take(reader, partition):
 
 def test_pool_hides_labels(reader, partition):
     data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, pool=reader)
-    assert data.validation_roles == ("gallery", "pool", "val")
-    _, pool, val = data.val_dataloader()
+    assert data.validation_roles == ("calibration", "gallery", "pool", "val")
+    _, _, pool, val = data.val_dataloader()
     assert set(labels(pool)) == {-1}
     assert ids(pool) == ids(val) == set(range(60))
     assert Counter(labels(val)) == Counter(reader.targets.tolist())
@@ -150,7 +271,7 @@ def test_folder_of_images_is_a_pool_whatever_its_folders_are_called(tmp_path, re
     assert np.array_equal(np.asarray(pool.decode(0)), reader.images[0])
     assert UnlabelledFolder(str(tmp_path)).decode(0).mode == "RGB"
     data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, pool=pool)
-    assert labels(data.val_dataloader()[1]) == [-1, -1, -1]
+    assert labels(data.val_dataloader()[2]) == [-1, -1, -1]
 
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])

@@ -27,7 +27,8 @@ class Noise:
 
 def stream(reader, partition, seed=3, rank=0, world_size=1, **arguments):
     """A training loader, as a process of several has it."""
-    preprocessing = Preprocessing(CONFIG, [Noise(), v2.RandomAffine(30)])
+    augmentation = [Noise(), v2.RandomAffine(30), v2.ColorJitter(0.5, 0.5), v2.RandomHorizontalFlip()]
+    preprocessing = Preprocessing(CONFIG, augmentation)
     arguments = {"batch_size": 6, "iterations_per_epoch": 9, **arguments}
     loading = Loading(seed=seed, **arguments)
     data = PartitionedDataModule(reader, partition, preprocessing, loading=loading)

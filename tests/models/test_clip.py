@@ -167,7 +167,6 @@ def test_no_network(offline):
 
 def test_open_clip_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(
-        InputError, match=r"model.name=ViT-B-32: wants open_clip; run pip install 'ftc\[clip\]'"
-    ):
+    message = r"model.name=ViT-B-32: needs open_clip, which is not installed; pip install 'ftc\[clip\]'"
+    with pytest.raises(InputError, match=message):
         create_clip_classifier("ViT-B-32", "openai", CLASSES)

@@ -21,7 +21,8 @@ from ftc.evaluation.logit_files import read_logits
 from ftc.functional import average_logit_gap, partition_accuracy, seen_absent_curve
 from ftc.results import RunRecord
 from ftc.runs.calibrate import calibrate
-from tests.conftest import composed, random_logits, run_module
+from tests.commands import run_module
+from tests.conftest import composed, random_logits
 
 PARTITION = ClassPartition(6, seen=[0, 2, 4], absent=[1, 3, 5])
 Arrays = dict[str, np.ndarray]

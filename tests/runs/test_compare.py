@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ftc.runs.compare import FinishedRun, Gap, markdown_table, read_runs, recorded_gaps
-from tests.conftest import run_module, run_train
+from tests.commands import run_module, run_train
 
-SHORT = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "data.gallery=false")
+SHORT = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "data.gallery_every=null")
 
 
 @pytest.fixture(scope="module")

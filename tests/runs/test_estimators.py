@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from ftc.calibrators import AverageLogitGap, Fold, FoldEvidence, OracleEvidence, PseudoCrossValidation
 from ftc.results import RunRecord
-from tests.conftest import run_train
+from tests.commands import run_train
 
 SHORT = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "partition.num_seen=4")
 
@@ -125,7 +125,7 @@ def test_fold_without_pseudo_cross_validation_says_so(home):
 
 
 def test_held_out_training_images_serve_where_there_is_no_validation_split(home):
-    held = ("data.readers.val=null", "data.holdout=0.2", "data.gallery=false", "run_dir=held")
+    held = ("data.readers.val=null", "data.holdout=0.2", "data.gallery_every=null", "run_dir=held")
     refused = run_train(home, *SHORT, *held)
     assert refused.returncode == 2
     assert "expected_accuracy wants unlabelled target images" in refused.stderr

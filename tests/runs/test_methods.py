@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from ftc.results import RunRecord
-from tests.conftest import run_train
+from tests.commands import run_train
 
 SHORT = (
     *("source.max_epochs=2", "trainer.max_epochs=2", "data.iterations_per_epoch=6", "logger=csv"),
-    *("trainer=cpu", "data.gallery=false"),
+    *("trainer=cpu", "data.gallery_every=null"),
 )
 
 

@@ -26,7 +26,8 @@ from ftc.benchmarks.digits import mnist
 from ftc.config.commands import TrainConfig
 from ftc.results import RunRecord
 from ftc.runs import processes as hosts
-from tests.conftest import composed, run_train
+from tests.commands import run_fresh
+from tests.conftest import composed
 
 RUN = (
     "trainer=ddp_cpu",
@@ -120,8 +121,9 @@ def test_two_hosts_make_one_run(trained):
     assert len(list((folder / "outputs" / "cache" / "source").glob("*.safetensors"))) == 1
     predictions = load_file(folder / "hosts" / "predictions.safetensors")
     for stage in ("source", "fine_tuned"):
-        for split, size in (("gallery", 3000), ("test", 1000)):
-            assert torch.equal(predictions[f"{stage}/{split}/id"], torch.arange(size))
+        training = [predictions[f"{stage}/{split}/id"] for split in ("calibration", "gallery")]
+        assert torch.equal(torch.cat(training).sort().values, torch.arange(3000))
+        assert torch.equal(predictions[f"{stage}/test/id"], torch.arange(1000))
     assert torch.equal(predictions["fine_tuned/test/target"], mnist("test").targets)
     assert RunRecord.read(folder / "hosts").num_samples == {"seen": 500, "absent": 500, "others": 0}
 
@@ -129,7 +131,7 @@ def test_two_hosts_make_one_run(trained):
 @pytest.mark.slow
 def test_two_hosts_compute_what_two_processes_of_one_do(trained):
     folder, _ = trained
-    one = run_train(folder, *RUN, "run_dir=one", OMP_NUM_THREADS="1")
+    one = run_fresh("train", folder, *RUN, "run_dir=one", OMP_NUM_THREADS="1")
     assert one.returncode == 0, one.stderr
     results = [json.loads((folder / name / "results.json").read_text()) for name in ("hosts", "one")]
     for content in results:
@@ -195,14 +197,14 @@ def together(monkeypatch) -> Callable[..., list[Any]]:
         ended: list[Any] = [None] * len(works)
 
         def process(rank: int) -> None:
-            own.company = hosts._Company()
+            own.company = hosts.Company()
             try:
                 ended[rank] = works[rank]()
             except Exception as error:
                 ended[rank] = error
 
         with started_by_torchrun(monkeypatch, len(works), len(works)):
-            monkeypatch.setattr(hosts, "_company", lambda: own.company)
+            monkeypatch.setattr(hosts, "company", lambda: own.company)
             threads = [threading.Thread(target=process, args=(rank,)) for rank in range(len(works))]
             for thread in threads:
                 thread.start()
@@ -238,13 +240,12 @@ def test_all_come_to_the_end_or_none(together):
     assert {str(error) for error in ended} == {"data.root=x: no such folder"}
 
 
-def test_processes_with_other_files_are_refused(together, tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "_FILE_PATIENCE", 0.0)
+def test_processes_with_other_files_are_refused(together, tmp_path):
     there, missing = tmp_path / "config.yaml", tmp_path / "other" / "config.yaml"
     there.write_text("name: x\n")
 
     def sees(path: Path, facts: dict[str, Any], leads: bool = False) -> Callable[[], None]:
-        return lambda: hosts.check_shared(path, lambda: facts, leads)
+        return lambda: hosts.check_shared(path, lambda: facts, leads, patience=0.0)
 
     facts = {"cache_dir": "a", "partition": {"seen": (0, 1)}}
     assert together(sees(there, facts, True), sees(there, facts)) == [None, None]

@@ -30,20 +30,11 @@ SHORT = (
     "source.iterations_per_epoch=2",
     "trainer.max_epochs=2",
     "data.iterations_per_epoch=4",
-    "data.gallery=false",
+    "data.gallery_every=null",
     "calibration.use=[symmetric,alg]",
     "logger=csv",
     "checkpoint_minutes=0.0000001",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_a_process():
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    yield
-    if before is None:
-        del os.environ["OMP_NUM_THREADS"]
 
 
 @pytest.fixture(scope="module")
@@ -164,15 +155,15 @@ def at_work(tmp_path_factory):
 def test_killed_behind_every_checkpoint(at_work, overrides, steps, monkeypatch, request):
     whole, killed = (Path(f"{request.node.callspec.id}-{end}") for end in ("whole", "killed"))
     train(config(*overrides, f"run_dir={whole}"))
-    save, saved = Checkpointing._save, []
+    save, saved = Trainer.save_checkpoint, []
 
-    def save_and_die(self: Checkpointing, trainer: Trainer) -> None:
-        save(self, trainer)
-        saved.append(trainer.global_step)
+    def save_and_die(self: Trainer, path: Path) -> None:
+        save(self, path)
+        saved.append(self.global_step)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpointing, "_save", save_and_die)
+        patch.setattr(Trainer, "save_checkpoint", save_and_die)
         while not (killed / "results.json").exists():
             with suppress(Killed):
                 train(config(*overrides, f"run_dir={killed}"))

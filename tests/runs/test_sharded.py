@@ -21,7 +21,8 @@ from ftc.data.loaders import ReaderDataset
 from ftc.data.sampler import PADDING, ShardSampler
 from ftc.models import create_classifier
 from ftc.results import RunRecord
-from tests.conftest import composed, run_module, run_train
+from tests.commands import run_fresh, run_module
+from tests.conftest import composed
 
 MODELS = ("test_resnet.r160_in1k", "test_vit", "test_convnext")
 WEIGHTS = "checkpoints/calibrated.safetensors"
@@ -106,7 +107,7 @@ def test_sharded_weights_are_loaded_and_gathered_whole(tmp_path):
         assert sum(rank[name]["share"] for rank in ranks) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("override", ["ema=0.9", "compile=true", "channels_last=true"])
+@pytest.mark.parametrize("override", ["ema=0.9", "compile=true"])
 def test_what_wants_whole_weights_is_refused(override):
     key = override.partition("=")[0]
     with pytest.raises(InputError, match=rf"{key}=.*trainer\.strategy=fsdp shards them; leave it out"):
@@ -150,12 +151,15 @@ def assert_same_run(found: Path, expected: Path, atol: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["full", "linear_probe"])
-def test_processes_that_share_weights_train_as_those_with_whole_ones(tmp_path, method):
+# Channels last, convolutions of shards round otherwise than those of whole weights; training amplifies it.
+@pytest.mark.parametrize(
+    ("method", "channels_last"), [("full", False), ("linear_probe", True)], ids=["full", "linear_probe"]
+)
+def test_processes_that_share_weights_train_as_those_with_whole_ones(tmp_path, method, channels_last):
     for name, strategy in (("whole", "ddp"), ("shared", "fsdp")):
         strategies = ("trainer=ddp_cpu", f"trainer.strategy={strategy}")
-        overrides = (*strategies, f"method={method}", f"run_dir={name}")
-        done = run_train(tmp_path, *RUN, *overrides)
+        overrides = (*strategies, f"method={method}", f"channels_last={channels_last}", f"run_dir={name}")
+        done = run_fresh("train", tmp_path, *RUN, *overrides)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count(f"Run folder: {name}") == 1
     assert_same_run(tmp_path / "shared", tmp_path / "whole", atol=1e-4)
@@ -185,6 +189,6 @@ def test_processes_that_share_weights_train_as_those_with_whole_ones(tmp_path, m
 @pytest.mark.gpu
 def test_gpus_that_share_weights_train_as_those_with_whole_ones(tmp_path):
     for name in ("ddp", "fsdp"):
-        done = run_train(tmp_path, *RUN, f"trainer={name}", f"run_dir={name}")
+        done = run_fresh("train", tmp_path, *RUN, f"trainer={name}", f"run_dir={name}")
         assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "fsdp", tmp_path / "ddp", atol=1e-2)

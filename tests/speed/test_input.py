@@ -36,7 +36,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 from ftc import ClassPartition, PartitionedDataModule
-from ftc.data import ClassFolders, ImageCache, Preprocessing
+from ftc.data import ClassFolders, ImageCache, Loading, Preprocessing
 
 root, folder, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -49,8 +49,8 @@ def own(cache):
                     v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomGrayscale(0.1)]
     reader = ClassFolders(root)
     partition = ClassPartition(len(reader.class_names), range(len(reader.class_names)))
-    return PartitionedDataModule(reader, partition, Preprocessing(config, augmentation), cache=cache,
-                                 batch_size=64, num_workers=workers)
+    loading = Loading(batch_size=64, num_workers=workers, cache=cache)
+    return PartitionedDataModule(reader, partition, Preprocessing(config, augmentation), loading=loading)
 
 def epochs(make, count):
     start = time.perf_counter()

@@ -1,0 +1,182 @@
+"""The base and every extra are installed in clean environments, and do their work there.
+
+The base is installed once. Each extra gets an environment of its own that also sees the packages of the base:
+otherwise torch alone would be unpacked half a dozen times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from PIL import Image
+
+import ftc
+from ftc.models import save_weights
+from tests.conftest import readme_blocks
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("logger=csv", "source.max_epochs=1", "trainer.max_epochs=1")
+
+
+class Environment:
+    """A virtual environment with ftc and some extras, and a folder to work in."""
+
+    def __init__(self, folder: Path, wheel: Path, extra: str = "", below: Environment | None = None) -> None:
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        self.bin, self.home = folder / "bin", folder / "home"
+        self.home.mkdir()
+        (self.site,) = folder.glob("lib/python*/site-packages")
+        if below is not None:
+            (self.site / "below.pth").write_text(str(below.site))
+        wanted = f"ftc[{extra}] @ {wheel.as_uri()}" if extra else str(wheel)
+        line = [self.bin / "python", "-m", "pip", "install", "--quiet", wanted]
+        installed = subprocess.run(line, text=True, capture_output=True)
+        assert installed.returncode == 0, installed.stderr
+
+    def run(self, *line: str) -> subprocess.CompletedProcess:
+        """Run Python with arguments, in a home that has nothing."""
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.home)}
+        line = (str(self.bin / "python"), *line)
+        return subprocess.run(line, cwd=self.home, env=env, text=True, capture_output=True)
+
+    def result(self, *line: str) -> str:
+        result = self.run(*line)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def refusal(self, *line: str) -> str:
+        result = self.run(*line)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+        return result.stderr
+
+    def size(self) -> str:
+        names = {path.name for path in self.site.glob("*.dist-info")} - {"below.pth"}
+        used = sum(path.stat().st_size for path in self.site.rglob("*") if path.is_file())
+        return f"{len(names)} packages, {used / 1e6:,.0f} MB"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    line = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def base(wheel, tmp_path_factory, request) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp("base"), wheel)
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nbase: {environment.size()}")
+    return environment
+
+
+@pytest.fixture
+def extra(base, wheel, tmp_path, request, capsys) -> Environment:
+    environment = Environment(tmp_path / "environment", wheel, request.param, base)
+    with capsys.disabled():
+        print(f"\n{request.param}: {environment.size()} more")
+    return environment
+
+
+def test_the_base_works_on_saved_logits_and_own_images(base):
+    assert base.result("-m", "ftc.train", "--version") == f"ftc {ftc.__version__}\n"
+    (script,) = (block for block in readme_blocks("python") if "save_logits.py" in block)
+    base.result("-c", script)
+    base.result("-m", "ftc.calibrate", "train=train.npz", "eval=test.npz", "partition.seen=[0,1]")
+
+    generator = np.random.default_rng(0)
+    for split, classes in (("train", "ab"), ("test", "abcd")):
+        for i in range(24):
+            name = classes[i % len(classes)]
+            path = base.home / "photos" / split / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(path)
+    (base.home / "names.txt").write_text("a\nb\nc\nd\n")
+    model = timm.create_model("test_resnet", num_classes=4)
+    save_weights(base.home / "source.safetensors", model.state_dict())
+    own = ("experiment=folder", "data.root=photos", "data.columns=names.txt", "partition.absent=evaluated")
+    model = ("model.name=test_resnet", "model.pretrained=false", "source.checkpoint=source.safetensors")
+    base.result("-m", "ftc.train", *own, *model, "trainer.max_epochs=1", "run_dir=run")
+    assert json.loads((base.home / "run" / "results.json").read_text())["num_samples"]["absent"] == 12
+
+
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [
+        ("digits", ("-m", "ftc.train")),
+        ("semantic", ("-m", "ftc.train", "partition=near")),
+        ("sweeps", ("-m", "ftc.train", "sweep=optuna")),
+        ("sweeps", ("-m", "ftc.train", "-m", "seed=0,1", "hydra/launcher=joblib")),
+    ],
+)
+def test_the_base_names_the_extra_that_is_missing(base, extra, line):
+    refusal = base.refusal(*line)
+    assert refusal.startswith("ftc: error: ")
+    assert f"which is not installed; pip install 'ftc[{extra}]'" in refusal
+    assert not list((base.home / "outputs").glob("digits-*"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "code"),
+    [
+        ("hub", "from ftc.data import HubDataset; HubDataset('x', 'train')"),
+        ("clip", "from ftc.models.clip import create_clip_classifier as c; c('RN50', None, ['a'], ['{}'])"),
+    ],
+)
+def test_what_misses_an_extra_says_so_in_python_too(base, extra, code):
+    assert f"which is not installed; pip install 'ftc[{extra}]'" in base.run("-c", code).stderr
+
+
+SEMANTIC = """
+import torch
+from ftc.partition.semantic import semantic_partition
+print(semantic_partition("near", torch.eye(6), range(6), 6, 3, None, 0).seen)
+"""
+CLIP = """
+import json, pathlib, open_clip
+from ftc.models.clip import create_clip_classifier
+vision = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
+text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+path = pathlib.Path("tiny.json")
+path.write_text(json.dumps({"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}))
+open_clip.add_model_config(path)
+print(create_clip_classifier("tiny", None, ["cat", "dog"], ["a {}."]).head.out_features)
+"""
+HUB = """
+import datasets
+from ftc.data import HubDataset
+table = {"image": [b"x"] * 3, "label": ["cat", "dog", "cat"]}
+datasets.Dataset.from_dict(table).to_parquet("table/train.parquet")
+print(HubDataset("table", "train").class_names)
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "line", "printed"),
+    [
+        ("digits", ("-m", "ftc.train", *QUICK), "Run folder: outputs/digits-"),
+        ("semantic", ("-c", SEMANTIC), "("),
+        ("hub", ("-c", HUB), "('cat', 'dog')"),
+        ("clip", ("-c", CLIP), "2"),
+        ("sweeps", ("-m", "ftc.calibrate", "-m"), "finished"),
+    ],
+    indirect=["extra"],
+)
+def test_every_extra_does_its_work(extra, line, printed):
+    if "ftc.calibrate" in line:
+        (script,) = (block for block in readme_blocks("python") if "save_logits.py" in block)
+        extra.result("-c", script)
+        files = ("train=train.npz", "eval=test.npz")
+        line = (*line, *files, "partition.seen=[0\\,1],[0\\,2]", "hydra/launcher=joblib")
+        extra.result("-c", "import optuna, hydra_plugins.hydra_submitit_launcher")
+    assert printed in extra.result(*line)

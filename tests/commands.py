@@ -75,7 +75,7 @@ def _command(
     sys.path.insert(0, folder)
     multiprocessing.set_start_method(None, force=True)
     sys.argv = [f"ftc.{module}", *arguments]
-    import_module("torch").set_num_threads(int(environment.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    import_module("torch").set_num_threads(int(environment["OMP_NUM_THREADS"]))
     import_module(f"ftc.{module}").main()
 
 

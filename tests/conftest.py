@@ -44,14 +44,6 @@ def cache_of_their_own(tmp_path_factory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread_a_process() -> None:
-    """Several processes of tests share the cores: each, and all that it starts, takes one."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        torch.set_num_threads(1)
-
-
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """`run_train` in the test's own folder."""

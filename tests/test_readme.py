@@ -137,6 +137,9 @@ def test_a_folder_and_a_hub_model_without_images_of_absent_classes(tmp_path):
     local = ("model.name=local-dir:hub", "logger=csv", "trainer.max_epochs=1", "run_dir=seen_only")
     result = run_train(tmp_path, *command.split()[3:], *local)
     assert result.returncode == 0, result.stderr
+    # Nothing that timm or the hub's client report on the way.
+    assert result.stderr == ""
+    assert "[HYDRA]" not in result.stdout
     manifest = json.loads((tmp_path / "seen_only" / "partition.json").read_text())
     assert manifest["class_names"] == list(CLASSES)
     assert (manifest["seen"], manifest["absent"]) == (["circle", "cross"], ["square", "star"])

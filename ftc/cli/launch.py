@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -99,7 +100,13 @@ def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("hydra", "hydra_plugins"):
         logging.getLogger(name).setLevel(logging.INFO)
-    work = getattr(import_module(f"ftc.runs.{command}"), command)
+    # What imports make is no garbage; looking for some of it takes a second here, and time ever after.
+    gc.disable()
+    try:
+        work = getattr(import_module(f"ftc.runs.{command}"), command)
+    finally:
+        gc.enable()
+    gc.freeze()
     # Lightning sets its own levels at import, so ours come after it.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -34,7 +34,7 @@ from ftc.data.transforms import Preprocessing
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
 
-# Resized evaluation images kept in memory, per split and process (bytes).
+# Resized evaluation images that a process without workers keeps in memory, per split (bytes).
 _KEPT = 2**26
 
 # Values of the images that a CPU evaluates at a time: activations of larger batches leave its caches.
@@ -202,7 +202,8 @@ class PartitionedDataModule(LightningDataModule):
         if self.loading.cache is not None:
             return partial(stored, self._stored_images(split, reader))
         load = partial(decoded, reader, self.preprocessing.resized)
-        return self._kept.setdefault(split, Kept(load, _KEPT))
+        # Workers would each keep images of their own.
+        return load if self._num_workers else self._kept.setdefault(split, Kept(load, _KEPT))
 
     def _loader_arguments(self, finish: Callable[[Batch], Batch]) -> dict[str, Any]:
         return {

@@ -49,7 +49,7 @@ def own(cache):
                     v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomGrayscale(0.1)]
     reader = ClassFolders(root)
     partition = ClassPartition(len(reader.class_names), range(len(reader.class_names)))
-    loading = Loading(batch_size=64, num_workers=workers, cache=cache)
+    loading = Loading(batch_size=64, eval_batch_size=64, num_workers=workers, cache=cache)
     return PartitionedDataModule(reader, partition, Preprocessing(config, augmentation), loading=loading)
 
 def epochs(make, count):

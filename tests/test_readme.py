@@ -75,13 +75,15 @@ def test_saved_logits_example(tmp_path):
 
 
 def draw_photos(root: Path, classes: tuple[str, ...], count: int) -> None:
-    generator = torch.Generator().manual_seed(len(classes))
+    # Every split has images of its own.
+    generator = torch.Generator().manual_seed(sum(map(ord, root.name)))
     for name in classes:
         folder = root / name
         folder.mkdir(parents=True)
         for i in range(count):
             x, y = torch.randint(4, 20, (2,), generator=generator).tolist()
-            image = Image.new("RGB", (48, 40), "white")
+            paper = torch.randint(230, 256, (3,), generator=generator).tolist()
+            image = Image.new("RGB", (48, 40), tuple(paper))
             pen = ImageDraw.Draw(image)
             if name == "circle":
                 pen.ellipse((x, y, x + 16, y + 16), fill="red")

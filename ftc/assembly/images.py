@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -10,7 +10,8 @@ from attrs import frozen
 from ftc.assembly.instantiate import make
 from ftc.config.commands import TrainConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
-from ftc.data import Reader, available_cores, check_images, columns_of, select
+from ftc.data import Checked, Reader, available_cores, check_images, columns_of, select
+from ftc.data.folders import counted
 from ftc.data.readers import sample_name
 from ftc.errors import InputError
 from ftc.models import label_names
@@ -24,13 +25,13 @@ class Images:
     Attributes:
         readers: the readers ``source``, ``train``, ``val``, ``test`` and ``pool``; None where there is none.
         class_names: one per head column.
-        skipped: how many samples were left out on request, by reader.
+        notes: what was left out of the data, and what it has twice, a line each.
         samples: count and digest of every reader's list of samples and labels, as in a manifest.
     """
 
     readers: Mapping[str, Reader | None]
     class_names: tuple[str, ...]
-    skipped: Mapping[str, int]
+    notes: tuple[str, ...]
     samples: Mapping[str, dict[str, Any]]
 
     def columns(self, split: str) -> tuple[int, ...]:
@@ -63,14 +64,26 @@ def build_images(config: TrainConfig) -> Images:
         readers[key] = columns.of(key, reader, data.unmapped)
     present = {key: reader for key, reader in readers.items() if reader is not None}
     workers = available_cores() if data.num_workers == "auto" else data.num_workers
-    kept = check_images(present, data.on_error, config.cache("images"), workers)
-    skipped = {}
+    checked = check_images(present, data.on_error, config.cache("images"), workers, data.overlap)
     for key, reader in present.items():
-        readers[key] = select(reader, kept[key])
-        original: Any = raw[key]
-        skipped[key] = len(getattr(original, "skipped", ())) + len(original.targets) - len(kept[key])
+        readers[key] = select(reader, checked.rows[key])
     samples = {key: _digest(reader) for key, reader in readers.items() if reader is not None}
-    return Images(readers, columns.names, {key: n for key, n in skipped.items() if n}, samples)
+    return Images(readers, columns.names, tuple(_notes(raw, checked)), samples)
+
+
+def _notes(raw: Mapping[str, Any], checked: Checked) -> Iterator[str]:
+    """Lines on what is left out of the data, and on what it has twice."""
+    for key, rows in checked.rows.items():
+        ignored = getattr(raw[key], "ignored", {})
+        if ignored:
+            yield f"data.readers.{key}: passed over {counted(ignored)}, which Pillow does not read as images"
+        skipped = len(getattr(raw[key], "skipped", ())) + len(raw[key].targets) - len(rows)
+        if skipped:
+            yield f"data.readers.{key}: {skipped} samples left out, {len(rows)} are used"
+        if key in checked.repeated:
+            yield f"data.readers.{key}: {checked.repeated[key]} of {len(rows)} images repeat others' bytes"
+    if checked.overlapping:
+        yield f"data.readers.train: {checked.overlapping} images are evaluated on, too (data.overlap=allow)"
 
 
 def _digest(reader: Reader) -> dict[str, Any]:

@@ -113,6 +113,8 @@ def wandb_logger(
     except wandb.errors.Error as error:
         reason = str(error).splitlines()[0]
         rank_zero_warn(f"W&B does not answer ({reason}); logging offline into {folder}")
+        # Its process still knows the run by this id.
+        wandb.teardown()
         run = wandb.init(**{**arguments, "mode": "offline"})
     for stage in ("val", "test"):
         run.define_metric(f"{stage}/epoch", hidden=True)

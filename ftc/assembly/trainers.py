@@ -15,7 +15,13 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from ftc.callbacks import Checkpointing, SeedSteps, StopWhenDiverged, WholeCheckpointIO
+from ftc.callbacks import (
+    Checkpointing,
+    LeaveSignalsAlone,
+    SeedSteps,
+    StopWhenDiverged,
+    WholeCheckpointIO,
+)
 from ftc.config.commands import TrainConfig
 from ftc.config.training import TrainerConfig
 from ftc.errors import InputError
@@ -122,6 +128,26 @@ def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **argume
         # Lightning's own strategy of this name is the older FSDP, for GPUs only. Checkpoints are one file.
         merged["strategy"] = ModelParallelStrategy(save_distributed_checkpoint=False)
     try:
-        return Trainer(callbacks=list(callbacks), **merged)
+        trainer = Trainer(callbacks=[LeaveSignalsAlone(), *callbacks], **merged)
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    _refuse_half_a_run(trainer, config)
+    return trainer
+
+
+def _refuse_half_a_run(trainer: Trainer, config: TrainerConfig) -> None:
+    """Refuse options that leave out what a run reports.
+
+    Raises:
+        InputError: no batch to train on, to validate or to test, or Lightning's own order of the images.
+    """
+    given = config.model_extra or {}
+    for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "max_steps"):
+        if key in given and getattr(trainer, key) == 0:
+            raise InputError(f"trainer.{key}={given[key]}: a run trains, validates and tests; leave it some")
+    for key in ("overfit_batches", "fast_dev_run"):
+        if given.get(key):
+            raise InputError(
+                f"trainer.{key}={given[key]}: trains on images in Lightning's own order and evaluates few of "
+                "them; for a short run set trainer.max_epochs=1 data.iterations_per_epoch=2"
+            )

@@ -65,6 +65,7 @@ class CalibrationCallback(Callback):
         calibrations: γ of every calibrator that is no oracle, fitted at the latest validation.
         source: the calibration data under the source model, from epoch −1.
         observed: the calibration data under the model of the latest validation.
+        step: training steps that this model had behind it; None before the first validation.
         available: the evidence in `source` and `observed`.
 
     Raises:
@@ -104,6 +105,7 @@ class CalibrationCallback(Callback):
         self.calibrations: dict[str, Calibration] = {}
         self.source = source or Observed()
         self.observed = Observed()
+        self.step: int | None = None
         self._source_given = source is not None
         self._epoch = 0 if self._source_given else -1
 
@@ -118,6 +120,7 @@ class CalibrationCallback(Callback):
         """Everything fitted, in types that ``weights_only`` loading accepts."""
         return {
             "epoch": self._epoch,
+            "step": self.step,
             "source": asdict(self.source),
             "observed": asdict(self.observed),
             "calibrators": {name: calibrator.state_dict() for name, calibrator in self.calibrators.items()},
@@ -126,6 +129,7 @@ class CalibrationCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epoch = state_dict["epoch"]
+        self.step = state_dict["step"]
         self.source, self.observed = (Observed.restored(state_dict[key]) for key in ("source", "observed"))
         for name, calibrator in self.calibrators.items():
             calibrator.load_state_dict(state_dict["calibrators"].get(name, {}))
@@ -180,6 +184,10 @@ class CalibrationCallback(Callback):
             self._epoch = -1
         elif trainer.state.fn != "validate":
             self._epoch = trainer.current_epoch
+        elif trainer.current_epoch:
+            # Behind a training: the epoch that it ended in.
+            self._epoch = trainer.current_epoch - 1
+        self.step = trainer.global_step
         self.observed = self.streams.observed()
         if is_source:
             self.source = self.observed

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ftc.files import written_whole
@@ -143,6 +143,32 @@ class Checkpointing(Checkpoint):
             if number != signal.SIGTERM:
                 _requeue()
         raise SystemExit(128 + number)
+
+
+class LeaveSignalsAlone(Callback):
+    """Outside a training, lets signals do what they did before Lightning took them.
+
+    Lightning notes a SIGTERM and goes on; only a training looks at the note.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Called before Lightning sets its own handlers.
+        self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore(trainer)
+
+    def _restore(self, trainer: Trainer) -> None:
+        if trainer.state.fn != "fit" and threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                if handler is not None:  # one that was not set by Python cannot be set again
+                    signal.signal(number, handler)
 
 
 def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule) -> Checkpointing:

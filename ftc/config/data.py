@@ -42,6 +42,7 @@ class DataConfig(Node):
     columns: str | None
     unmapped: Literal["error", "skip"]
     on_error: Literal["error", "skip"]
+    overlap: Literal["error", "allow"]
     readers: ReadersConfig
     holdout: Annotated[float, Field(ge=0, lt=1)]
     augmentation: list[Target]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, StrictInt, model_validator
 
 from ftc.config.node import Node
 from ftc.errors import InputError, require
@@ -109,8 +111,8 @@ class RandomPartition(_Drawn):
     """Seen and absent classes drawn among those with training images, or named."""
 
     kind: Literal["random"]
-    seen: list[int | str] | None
-    absent: list[int | str] | None
+    seen: list[StrictInt | str] | None
+    absent: list[StrictInt | str] | None
 
     def build(self, context: PartitionContext) -> ClassPartition:
         if self.seen is None:
@@ -129,8 +131,8 @@ class RandomPartition(_Drawn):
 class NamedPartition(Node):
     """Seen and absent columns listed by number, for saved logits, which have no class names."""
 
-    seen: list[int]
-    absent: list[int] | None
+    seen: list[StrictInt]
+    absent: list[StrictInt] | None
 
     def of_width(self, num_classes: int) -> ClassPartition:
         """The partition of a head of ``num_classes`` columns.
@@ -311,12 +313,29 @@ def _named(
 
 
 def _columns(key: str, names: Sequence[str], classes: Sequence[int | str]) -> list[int]:
+    """Head columns of numbers, names, and texts such as ``column:3``.
+
+    A number is a column, and where there is no such column, a class whose name looks like that number.
+
+    Raises:
+        InputError: no such class, or a number that is one class's column and another's name.
+    """
+    column_of = {name: column for column, name in enumerate(names)}
     columns = []
     for value in classes:
         if isinstance(value, int):
-            columns.append(value)
-        elif value in names:
-            columns.append(list(names).index(value))
+            named = column_of.get(str(value), value)
+            if named != value and 0 <= value < len(names):
+                raise InputError(
+                    f"partition.{key}={value}: column {value} is the class {names[value]}, but the class "
+                    f"{value} is column {named}; write column:{value} for the column, or quote the name: "
+                    f'"{value}"'
+                )
+            columns.append(named)
+        elif unicodedata.normalize("NFC", value) in column_of:
+            columns.append(column_of[unicodedata.normalize("NFC", value)])
+        elif re.fullmatch(r"column:\d+", value):
+            columns.append(int(value.removeprefix("column:")))
         else:
             near = difflib.get_close_matches(value, names, n=1)
             hint = f" did you mean {near[0]}?" if near else ""

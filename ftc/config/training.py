@@ -73,15 +73,10 @@ class TrainerConfig(Node):
     gradient_clip_val: PositiveFloat | None
     deterministic: bool | Literal["warn"]
 
-    @model_validator(mode="after")
-    def _validates_at_the_end(self) -> TrainerConfig:
-        every = (self.model_extra or {}).get("check_val_every_n_epoch")
-        if isinstance(every, int) and (every < 1 or self.max_epochs % every):
-            raise InputError(
-                f"trainer.check_val_every_n_epoch={every}: γ is fitted at validations, so the last of "
-                f"trainer.max_epochs={self.max_epochs} needs one; choose a divisor"
-            )
-        return self
+    def recipe(self) -> dict[str, Any]:
+        """What trained weights depend on, but for the number of epochs."""
+        given = self.model_dump(exclude={*_PLACE, "max_epochs"})
+        return {name: value for name, value in given.items() if not name.startswith(_BESIDE)}
 
     @property
     def is_single(self) -> bool:
@@ -90,5 +85,10 @@ class TrainerConfig(Node):
         return one and self.num_nodes == 1
 
 
-# Keys that say where training happens: cached results do not depend on them.
-PLACE = {"accelerator", "devices", "num_nodes", "strategy"}
+# Keys that say where training happens; weights do not depend on them.
+_PLACE = {"accelerator", "devices", "num_nodes", "strategy"}
+# How arguments begin that evaluate, log or show; nor on them.
+_BESIDE = (
+    *("check_val", "val_", "limit_val", "limit_test", "limit_predict", "num_sanity"),
+    *("log", "enable_", "profiler", "default_root", "inference_mode", "detect_anomaly"),
+)

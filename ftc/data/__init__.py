@@ -1,7 +1,7 @@
 """Readers of images, samplers, and the Lightning data module with its class partition."""
 
 from ftc.data.cache import ImageCache
-from ftc.data.checks import check_images
+from ftc.data.checks import Checked, check_images
 from ftc.data.columns import HeadColumns, columns_of
 from ftc.data.datamodule import Loading, PartitionedDataModule
 from ftc.data.folders import ClassFolders, ListFile, UnlabelledFolder
@@ -13,6 +13,7 @@ from ftc.data.transforms import Preprocessing
 
 __all__ = [
     "ArrayReader",
+    "Checked",
     "ClassFolders",
     "EncodedReader",
     "EndlessSampler",

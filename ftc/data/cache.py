@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from ftc.data.decode import UnreadableImage
 from ftc.data.readers import EncodedReader, Reader, sample_name
 from ftc.data.store import chunks, digest, in_parallel, opened
 from ftc.data.transforms import Form
+from ftc.errors import InputError
 from ftc.files import written_whole
 
-# Shard, offset in it (bytes), height, width, channels.
-Place = tuple[str, int, int, int, int]
+# Shard, offset in it (bytes), height, width, channels, CRC-32 of the pixels.
+Place = tuple[str, int, int, int, int, int]
 
 
 class StoredImages:
@@ -40,14 +42,26 @@ class StoredImages:
         shards = sorted({place[0] for place in places.values()})
         numbers = {shard: number for number, shard in enumerate(shards)}
         self._shards = [str(folder / shard) for shard in shards]
-        self._places = np.full((size, 5), -1, dtype=np.int64)
+        self._places = np.full((size, 6), -1, dtype=np.int64)
         for row, (shard, *where) in places.items():
             self._places[row] = (numbers[shard], *where)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The pixels of a sample (H, W, channels), uint8."""
-        shard, offset, *shape = self._places[row].tolist()
-        return np.fromfile(self._shards[shard], np.uint8, math.prod(shape), offset=offset).reshape(shape)
+        """The pixels of a sample (H, W, channels), uint8.
+
+        Raises:
+            InputError: the file is damaged. It is removed, so that the cache makes it again.
+        """
+        shard, offset, *shape, checksum = self._places[row].tolist()
+        path = Path(self._shards[shard])
+        try:
+            pixels = np.fromfile(path, np.uint8, math.prod(shape), offset=offset)
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: is gone; the same command makes it again") from error
+        if zlib.crc32(pixels.data) != checksum:
+            path.unlink(missing_ok=True)
+            raise InputError(f"{path}: was damaged, and is removed; the same command makes it again")
+        return pixels.reshape(shape)
 
 
 class ImageCache:
@@ -124,7 +138,10 @@ class ImageCache:
 
 def _places(index: Connection, folder: Path, contents: Iterable[str]) -> dict[str, Place]:
     """The places of the images that the cache holds, by content."""
-    query = "SELECT shard, offset, height, width, channels FROM image WHERE form = ? AND content = ?"
+    query = (
+        "SELECT shard, offset, height, width, channels, checksum FROM stored_image "
+        "WHERE form = ? AND content = ?"
+    )
     places = {}
     there: dict[str, bool] = {}
     for content in contents:
@@ -137,7 +154,7 @@ def _places(index: Connection, folder: Path, contents: Iterable[str]) -> dict[st
 def _remember(index: Connection, folder: Path, places: Mapping[str, Place]) -> None:
     rows = [(folder.name, content, *place) for content, place in places.items()]
     with index:
-        index.executemany("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        index.executemany("INSERT OR REPLACE INTO stored_image VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _write_shard(
@@ -153,7 +170,7 @@ def _write_shard(
                 pixels = np.atleast_3d(np.asarray(form.resize(reader.decode(row))))
                 file.write(pixels.tobytes())
                 height, width, channels = pixels.shape
-                places[content] = (shard, offset, height, width, channels)
+                places[content] = (shard, offset, height, width, channels, zlib.crc32(pixels.tobytes()))
                 offset += pixels.size
     except UnreadableImage as error:
         # Returned, since raising it in a worker would bury its one line under a traceback.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from attrs import frozen
@@ -15,6 +16,8 @@ from ftc.data.store import chunks, digest, in_parallel, opened
 from ftc.errors import InputError
 
 _CHUNK = 32
+
+Overlap = Literal["error", "allow"]
 
 
 @frozen
@@ -30,16 +33,33 @@ class Verdict:
     fault: str | None
 
 
+@frozen(eq=False)
+class Checked:
+    """What a check found in images that may be used.
+
+    Attributes:
+        rows: the rows to keep of every reader, int64 (N,), in order.
+        repeated: how many of them repeat the bytes of another one of the same reader, by reader, if any do.
+        overlapping: how many training images are validation or test images, too, where that is allowed.
+    """
+
+    rows: Mapping[str, Tensor]
+    repeated: Mapping[str, int]
+    overlapping: int
+
+
 def check_images(
     readers: Mapping[str, Reader],
     on_error: OnError,
     folder: Path,
     num_workers: int = 0,
-) -> dict[str, Tensor]:
+    overlap: Overlap = "error",
+) -> Checked:
     """Find images that cannot be decoded, and training images that are also validation or test images.
 
-    Verdicts are kept by stamp, so later checks look only at the files' sizes and times. Readers of decoded
-    images are not checked.
+    Images are the same whose encoded content is, wherever they lie and whatever they are called. Verdicts are
+    kept by stamp, so later checks look only at the files' sizes and times. Readers of decoded images are not
+    checked.
 
     Args:
         readers: readers by name; ``train`` must share no sample with ``val`` or ``test``.
@@ -47,9 +67,7 @@ def check_images(
             and shared ones of ``train``.
         folder: folder that keeps the verdicts.
         num_workers: processes to decode in; 0 for this one.
-
-    Returns:
-        The rows to keep of every reader, int64 (N,), in order.
+        overlap: ``allow`` lets training images be validation or test images as well, and counts them.
 
     Raises:
         InputError: bad images, unless they are skipped; the message names the first few.
@@ -58,21 +76,32 @@ def check_images(
     stamps = {name: [r.stamp(i) for i in range(len(r.targets))] for name, r in encoded.items()}
     samples = {stamp: (encoded[name], i) for name in encoded for i, stamp in enumerate(stamps[name])}
     found = verdicts(samples, folder, num_workers) if samples else {}
-    elsewhere = {stamp: name for name in ("test", "val") for stamp in stamps.get(name, ())}
-    shared = {stamp: elsewhere[stamp] for stamp in stamps.get("train", ()) if stamp in elsewhere}
+    elsewhere = {found[s].digest: (name, s) for name in ("test", "val") for s in stamps.get(name, ())}
+    shared = {
+        stamp: elsewhere[found[stamp].digest]
+        for stamp in stamps.get("train", ())
+        if found[stamp].fault is None and found[stamp].digest in elsewhere
+    }
     if on_error == "error":
-        _refuse(samples, found, shared)
+        _refuse(samples, found, {} if overlap == "allow" else shared)
     kept = {name: torch.ones(len(reader.targets), dtype=torch.bool) for name, reader in readers.items()}
     for name, of_reader in stamps.items():
-        left_out = shared if name == "train" else {}
+        left_out = shared if name == "train" and overlap == "error" else {}
         kept[name][:] = torch.tensor([found[s].fault is None and s not in left_out for s in of_reader])
-    return {name: mask.nonzero()[:, 0] for name, mask in kept.items()}
+    rows = {name: mask.nonzero()[:, 0] for name, mask in kept.items()}
+    repeated = {
+        name: len(rows[name]) - len({found[of_reader[i]].digest for i in rows[name].tolist()})
+        for name, of_reader in stamps.items()
+    }
+    return Checked(rows, {n: k for n, k in repeated.items() if k}, len(shared) if overlap == "allow" else 0)
 
 
 def _refuse(
-    samples: Mapping[str, tuple[EncodedReader, int]], found: Mapping[str, Verdict], shared: Mapping[str, str]
+    samples: Mapping[str, tuple[EncodedReader, int]],
+    found: Mapping[str, Verdict],
+    shared: Mapping[str, tuple[str, str]],
 ) -> None:
-    names = {stamp: reader.name(i) for stamp, (reader, i) in samples.items() if stamp in shared}
+    names = {stamp: reader.name(i) for stamp, (reader, i) in samples.items()}
     faults = {reader.name(i): found[s].fault or "" for s, (reader, i) in samples.items() if found[s].fault}
     if faults:
         raise InputError(
@@ -80,10 +109,13 @@ def _refuse(
             "mend them, or set data.on_error=skip"
         )
     if shared:
-        reasons = {names[stamp]: f"in data.readers.train and data.readers.{s}" for stamp, s in shared.items()}
+        reasons = {
+            names[stamp]: f"the same image as {names[other]} of data.readers.{split}"
+            for stamp, (split, other) in shared.items()
+        }
         raise InputError(
-            f"{some(reasons)} ({len(shared)} images are trained and evaluated on); "
-            "keep them apart, or set data.on_error=skip to not train on them"
+            f"{some(reasons)} ({len(shared)} images of data.readers.train are evaluated on); part them, "
+            "set data.on_error=skip to not train on them, or data.overlap=allow"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ftc.data.readers import OnError, Reader, Subset, select
+from ftc.data.readers import OnError, Reader, Subset, class_name, select
 from ftc.errors import InputError
 
 IMAGENET = "imagenet-1k"
@@ -28,19 +28,19 @@ class HeadColumns:
     """
 
     def __init__(self, names: Iterable[str], accepted: Mapping[str, int] | None = None) -> None:
-        self.names = tuple(names)
+        self.names = tuple(map(class_name, names))
         self._columns = {name: column for column, name in enumerate(self.names)}
         if len(self._columns) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise InputError(f"head columns: {twice} names two columns; give each its own name")
-        self._columns |= accepted or {}
+        self._columns |= {class_name(name): column for name, column in (accepted or {}).items()}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def column(self, name: str) -> int | None:
         """The column of a class name; None where the head has none."""
-        return self._columns.get(name)
+        return self._columns.get(class_name(name))
 
     @classmethod
     def imagenet(cls) -> HeadColumns:
@@ -83,9 +83,9 @@ class HeadColumns:
     @classmethod
     def of_readers(cls, readers: Sequence[Reader]) -> HeadColumns:
         """The data's own class names, in the order of a reader that has them all, else sorted."""
-        every = {name for reader in readers for name in reader.class_names}
+        every = {class_name(name) for reader in readers for name in reader.class_names}
         for reader in readers:
-            if set(reader.class_names) == every:
+            if set(map(class_name, reader.class_names)) == every:
                 return cls(reader.class_names)
         return cls(sorted(every))
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ftc.errors import InputError
+
+# Formats whose integers have 16 bits at most, even where Pillow gives them 32.
+_SIXTEEN_BITS = ("PNG", "PPM")
 
 # The transposition that turns an image upright, by its EXIF orientation.
 _TURNS = {
@@ -53,18 +57,32 @@ def decode_image(source: Path | bytes, mode: str = "RGB") -> Image.Image:
         mode: Pillow's mode of the result, ``RGB`` or ``L``.
 
     Raises:
-        UnreadableImage: the file is no image, is incomplete, or has floating-point pixels.
+        UnreadableImage: the file is no image, is incomplete, or has floating-point or 32-bit pixels.
     """
     with _opened(source) as image:
         turn = _TURNS.get(_orientation(image))
         if image.mode == "F":
             raise ValueError("its pixels are floating-point numbers of unknown range")
+        if image.mode == "I" and image.format not in _SIXTEEN_BITS:
+            raise ValueError("its pixels are 32-bit integers of unknown range")
         if image.mode.startswith("I"):
             image = _eight_bits(image)
         if image.has_transparency_data:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         image = image.convert(mode)
         return image if turn is None else image.transpose(turn)
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The ends of names of files that Pillow, with the plug-ins that are installed, reads as images."""
+    Image.init()
+    return frozenset(
+        suffix
+        for suffix, kind in Image.registered_extensions().items()
+        # Plug-ins that only recognise a format name no image type.
+        if kind in Image.OPEN and Image.MIME.get(kind, "").startswith("image/")
+    )
 
 
 def fault(content: bytes) -> str | None:

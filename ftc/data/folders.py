@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import posixpath
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -10,9 +12,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torch import Tensor
 
-from ftc.data.decode import decode_image
+from ftc.data.decode import decode_image, image_suffixes
 from ftc.data.readers import OnError, refuse_or_skip
 from ftc.errors import InputError
 
@@ -30,10 +32,13 @@ class FileReader:
 
     Attributes:
         skipped: the reason for each sample that was left out, by its name.
+        ignored: how many files of the folder are no images, by the end of their names.
 
     Raises:
         InputError: missing files, unless they are skipped.
     """
+
+    targets: Tensor
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class FileReader:
         self.class_names = tuple(class_names)
         self.mode = mode
         self.skipped: dict[str, str] = {}
+        self.ignored: Mapping[str, int] = {}
         targets = torch.as_tensor(targets, dtype=torch.int64)
         missing = _missing(self.root, files)
         if missing:
@@ -109,13 +115,18 @@ class ClassFolders(FileReader):
         files: list[str] = []
         targets: list[int] = []
         empty: dict[str, str] = {}
+        ignored: Counter[str] = Counter()
+        # A link to the whole folder or to another class would give that one's images a wrong label.
+        visited = {os.path.realpath(root), *(os.path.realpath(root / name) for name in names)}
         for label, name in enumerate(names):
-            inside = _images_below(root, name)
+            inside, others = _images_below(root, name, visited)
+            ignored += others
             if not inside:
-                empty[name] = f"no image in it; images end in {', '.join(IMG_EXTENSIONS)}"
+                empty[name] = f"no image in it{_listed(others)}"
             files += inside
             targets += [label] * len(inside)
         super().__init__(root, files, targets, names, mode, on_error)
+        self.ignored = ignored
         if empty:
             refuse_or_skip(self, empty, on_error, f"of {len(names)} class folders in {root}")
 
@@ -147,7 +158,8 @@ class ListFile(FileReader):
         lines = [(one.name, *line) for one in lists for line in read_list(one)]
         kept: dict[str, int] = {}
         wrong: dict[str, str] = {}
-        for where, path, label in lines:
+        for where, written, label in lines:
+            path = posixpath.normpath(written)
             if path in kept:
                 labels = "" if kept[path] == label else f", with labels {kept[path]} and {label}"
                 wrong[path] = f"named twice in {where}{labels}"
@@ -176,10 +188,11 @@ class UnlabelledFolder(FileReader):
     """
 
     def __init__(self, root: Path | str, mode: str = "RGB") -> None:
-        files = _images_below(Path(root))
+        files, others = _images_below(Path(root), "", {os.path.realpath(root)})
         if not files:
-            raise InputError(f"{root}: no image in this folder; images end in {', '.join(IMG_EXTENSIONS)}")
+            raise InputError(f"{root}: no image in this folder{_listed(others)}")
         super().__init__(root, files, [-1] * len(files), (), mode)
+        self.ignored = others
 
 
 def read_list(file: Path) -> list[tuple[str, int]]:
@@ -205,15 +218,41 @@ def read_list(file: Path) -> list[tuple[str, int]]:
     return lines
 
 
-def _images_below(root: Path, folder: str = "") -> list[str]:
-    """Image files at any depth, as sorted posix paths relative to the root."""
-    files = []
+def _images_below(root: Path, folder: str, visited: set[str]) -> tuple[list[str], Counter[str]]:
+    """Image files at any depth, links followed, and how many others there are, by the end of their names.
+
+    Args:
+        root: the files are sorted posix paths relative to it.
+        folder: the folder inside it to begin in.
+        visited: real folders that are not entered any more; those that are entered join them.
+    """
+    files: list[str] = []
+    others: Counter[str] = Counter()
     for parent, folders, names in os.walk(root / folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        fresh = {name: os.path.realpath(Path(parent, name)) for name in folders if not name.startswith(".")}
+        folders[:] = []
+        for name, real in fresh.items():
+            if real not in visited:
+                visited.add(real)
+                folders.append(name)
         relative = Path(parent).relative_to(root)
-        images = (n for n in names if n.lower().endswith(IMG_EXTENSIONS) and not n.startswith("."))
-        files += [(relative / name).as_posix() for name in images]
-    return sorted(files)
+        for name in names:
+            suffix = PurePosixPath(name).suffix.lower()
+            if suffix in image_suffixes() and not name.startswith("."):
+                files.append((relative / name).as_posix())
+            elif not name.startswith("."):
+                others[suffix or "no ending"] += 1
+    return sorted(files), others
+
+
+def _listed(others: Mapping[str, int]) -> str:
+    """What a folder holds instead of images, for a message."""
+    return f"; it has {counted(others)}, which Pillow does not read here as images" if others else ""
+
+
+def counted(ignored: Mapping[str, int]) -> str:
+    """Counts by ending as text: ``2 .txt, 1 .heic``."""
+    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
 
 
 def _missing(root: Path, files: Sequence[str]) -> set[str]:

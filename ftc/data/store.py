@@ -24,9 +24,9 @@ R = TypeVar("R")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS verdict (stamp TEXT PRIMARY KEY, digest TEXT, fault TEXT);
-CREATE TABLE IF NOT EXISTS image (
+CREATE TABLE IF NOT EXISTS stored_image (
   form TEXT, content TEXT, shard TEXT, offset INTEGER, height INTEGER, width INTEGER, channels INTEGER,
-  PRIMARY KEY (form, content)
+  checksum INTEGER, PRIMARY KEY (form, content)
 );
 """
 

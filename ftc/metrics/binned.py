@@ -38,7 +38,7 @@ class BinnedSeenAbsentCurve(Metric):
 
     Samples whose margins share a bin cannot be told apart. The curve moves monotonically through the box
     between a bin's two exact end points, so its area is off by at most half the boxes:
-    ½ Σ Δacc_seen · Δacc_absent. It serves unlimited N; the exact state keeps up to 32 bytes a sample.
+    ½ Σ Δacc_seen · Δacc_absent. It serves unlimited N; the exact state keeps up to 34 bytes a sample.
 
     Args:
         partition: seen, absent and other columns of the head.

@@ -121,18 +121,40 @@ def fold_gamma(
     return state
 
 
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of tensors: names, types, shapes and every byte."""
+    found = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        return checksum(load_tensors(path)) == load_metadata(path).get("checksum")
+    except (InputError, SafetensorError):
+        return False
+
+
 def cached_tensors(
-    identity: Mapping[str, Any], cache: Path, compute: Callable[[Path], Mapping[str, Tensor]]
+    identity: Mapping[str, Any],
+    cache: Path,
+    compute: Callable[[Path], Mapping[str, Tensor]],
+    tell: Callable[[str], object] = print,
 ) -> tuple[Path, bool]:
     """Compute tensors once and keep them in a file; later calls find the file.
 
-    Jobs that want the same file at once wait for the one that computes it.
+    Jobs that want the same file at once wait for the one that computes it. A file that is damaged is computed
+    again.
 
     Args:
         identity: everything that shapes the tensors, in JSON types; its hash names the file.
         cache: folder of such files.
         compute: function that makes the tensors. It gets the path of a checkpoint to go on from if it was
             interrupted before; the checkpoint is removed once the tensors are kept.
+        tell: function that prints a line.
 
     Returns:
         The file, and whether it was computed just now.
@@ -142,8 +164,12 @@ def cached_tensors(
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         fresh, checkpoint = not path.is_file(), path.with_suffix(".ckpt")
+        if not fresh and not _is_intact(path):
+            tell(f"{path}: is damaged; it is made again")
+            fresh = True
         if fresh:
             remove_parts(cache, path.stem)
-            save_weights(path, compute(checkpoint), {"identity": content})
+            tensors = compute(checkpoint)
+            save_weights(path, tensors, {"identity": content, "checksum": checksum(tensors)})
         checkpoint.unlink(missing_ok=True)
     return path, fresh

@@ -90,7 +90,7 @@ def _table(record: RunRecord, lane: Lane, rows: Mapping[str, StageRecord]) -> Ta
     method = "" if record.method is None else f"{record.method}, "
     seed = "" if record.seed is None else f"; seed {record.seed}"
     title = (
-        f"{record.experiment}, {method}{LANES[lane]}\ntest images {counts}; seen classes "
+        f"{record.experiment}, {method}{LANES[lane]}\ntest images {counts}; seen columns "
         f"{_short(partition.seen)}, absent {_short(partition.absent)}{seed}"
     )
     table = Table(title=title, caption="Percent; γ in logits. An oracle looks at test labels: a bound.")

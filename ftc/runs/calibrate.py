@@ -11,10 +11,9 @@ from ftc.assembly.components import build_measures, instantiate_calibrators
 from ftc.config.commands import CalibrateConfig
 from ftc.evaluation.logit_files import read_logits
 from ftc.evaluation.saved_logits import calibrate_logits, count_not_seen
-from ftc.reporting.figures import write_figures
 from ftc.reporting.tables import console
 from ftc.results import RunRecord
-from ftc.runs.folder import do_once
+from ftc.runs.folder import RunFolder, do_once
 
 
 def calibrate(config: CalibrateConfig) -> dict[str, Any]:
@@ -34,6 +33,7 @@ def calibrate(config: CalibrateConfig) -> dict[str, Any]:
 
 
 def _run(config: CalibrateConfig, out: Console) -> RunRecord:
+    folder = RunFolder(config.folder)
     files = {key: read_logits(key, path) for key, path in config.files().items()}
     partition = config.partition.of_width(files["eval"].logits.shape[1])
     calibrators = instantiate_calibrators(config.calibration)
@@ -43,7 +43,8 @@ def _run(config: CalibrateConfig, out: Console) -> RunRecord:
         dropped = count_not_seen(files[key], partition) if key in files else 0
         if dropped:
             out.print(f"{key}: {dropped} samples are not of seen classes and take no part")
-    write_figures(config.folder / "figures", record)
-    # Written last, because a folder with results is a finished run.
-    record.write(config.folder)
+    with folder.claimed(config.overwrite):
+        folder.start(config)
+        folder.keep_figures(record)
+        folder.finish(record)
     return record

@@ -64,7 +64,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             partition, weights = choose_classes(source, stages)
             parts = build_parts(source, partition, calibrators)
             if leads():
-                held.enter_context(folder.claimed())
+                held.enter_context(folder.claimed(config.overwrite))
         before, observed = None, Observed()
         if has_source:
             weights = weights or source.run(stages)

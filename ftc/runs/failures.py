@@ -22,6 +22,11 @@ def explained(config: TrainConfig) -> Iterator[None]:
     """
     try:
         yield
+    except InputError as error:
+        # A loader's process wraps what it raises into a report of its own.
+        if "Original Traceback" not in str(error):
+            raise
+        raise InputError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
     except torch.OutOfMemoryError as error:
         size, steps = config.data.batch_size, config.trainer.accumulate_grad_batches
         raise InputError(

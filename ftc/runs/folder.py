@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from torch import Tensor
 
-from ftc.config.commands import JobConfig, TrainConfig
+from ftc.config.commands import JobConfig
 from ftc.errors import InputError
 from ftc.export.bundle import FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS
 from ftc.files import remove_parts, written_whole
@@ -46,10 +46,22 @@ def do_once(config: JobConfig, work: Callable[[], RunRecord], out: Console) -> d
     Returns:
         The main scalars, for a sweep's table.
     """
-    finished = (config.folder / FILE_NAME).is_file() and not config.overwrite
-    record = RunRecord.read(config.folder) if finished else work()
+    results = config.folder / FILE_NAME
+    finished = results.is_file() and not config.overwrite
+    if not finished:
+        try:
+            record = work()
+        except FinishedMeanwhileError:
+            finished = True
+    if finished:
+        RunFolder(config.folder).clean()
+        record = RunRecord.read(config.folder)
     print_record(out, record, config.folder, finished)
     return record.scalars()
+
+
+class FinishedMeanwhileError(InputError):
+    """Another run finished in the folder before this one had locked it."""
 
 
 class RunFolder:
@@ -71,37 +83,53 @@ class RunFolder:
         self.path = path
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self, overwrite: bool) -> Iterator[None]:
         """Lock the folder, so that no other run writes to it meanwhile.
 
+        Args:
+            overwrite: whether results that are there are to be replaced.
+
         Raises:
+            FinishedMeanwhileError: there are results, and they are not to be replaced.
             InputError: another run has locked it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0):
+                if (self.path / FILE_NAME).is_file() and not overwrite:
+                    raise FinishedMeanwhileError(
+                        f"run_dir={self.path}: another run has finished there; the same command shows it"
+                    )
                 yield
         except Timeout as error:
             raise InputError(
                 f"run_dir={self.path}: another run is at work there; wait for it, or choose another folder"
             ) from error
 
-    def start(self, config: TrainConfig, identity: Mapping[str, Any], manifest: PartitionManifest) -> None:
+    def start(
+        self,
+        config: JobConfig,
+        identity: Mapping[str, Any] | None = None,
+        manifest: PartitionManifest | None = None,
+    ) -> None:
         """Begin a new run. The folder appears with all files written here, or not at all.
 
         Args:
             config: becomes ``config.yaml``.
-            identity: see `ftc.runs.parts.identity`; a run that goes on with this one must have the same.
+            identity: see `ftc.runs.parts.identity`; a run that goes on with this one must have the same. None
+                for one that is never gone on with.
             manifest: becomes ``partition.json``, which ``partition=file`` reads.
         """
         old, new = (self.path.with_name(f".{self.path.name}-{state}") for state in ("old", "new"))
         for leftover in (old, new):
             shutil.rmtree(leftover, ignore_errors=True)
         (new / _STAGES).mkdir(parents=True)
-        (new / _STAGES / _BEGUN).write_text(json.dumps(identity))
+        if identity is not None:
+            (new / _STAGES / _BEGUN).write_text(json.dumps(identity))
         text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
         (new / CONFIG_FILE).write_text(text)
-        manifest.write(new / PARTITION_FILE)
+        if manifest is not None:
+            manifest.write(new / PARTITION_FILE)
         if self.path.exists():
             self.path.rename(old)
         new.rename(self.path)
@@ -139,6 +167,10 @@ class RunFolder:
     def finish(self, record: RunRecord) -> None:
         """Write ``results.json``, which marks the run as finished, and remove the results of its stages."""
         record.write(self.path)
+        self.clean()
+
+    def clean(self) -> None:
+        """Remove what only an unfinished run needs."""
         shutil.rmtree(self.path / _STAGES, ignore_errors=True)
 
     def keep_source(self, weights: Path) -> None:

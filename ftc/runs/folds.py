@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from ftc.assembly.components import build_datamodule, build_method, build_module
 from ftc.assembly.trainers import averaging_callbacks, training_callbacks
 from ftc.calibrators import Fold, FoldEvidence, FoldPlan
 from ftc.callbacks import PredictionRecorder, fit
-from ftc.config.training import PLACE
 from ftc.errors import InputError
 from ftc.models import cached_tensors, load_tensors, other_weights
 from ftc.partition import ClassPartition
@@ -47,7 +47,8 @@ def train_or_find_fold(parts: Parts, plan: FoldPlan, k: int, source_weights: Pat
             return _train(parts, plan, k, pseudo_seen, checkpoint)
 
     identity = _identity(parts, plan, k, pseudo_seen, source_weights)
-    path, _ = cached_tensors(identity, parts.config.cache("folds"), outputs)
+    tell = partial(parts.out.print, soft_wrap=True, markup=False, highlight=False)
+    path, _ = cached_tensors(identity, parts.config.cache("folds"), outputs, tell)
     tensors = load_tensors(path)
     try:
         return Fold.from_logits(
@@ -110,7 +111,7 @@ def _identity(
         "optimizer": config.optimizer.model_dump(),
         "scheduler": config.scheduler.model_dump(),
         "trainer": {
-            **config.trainer.model_dump(exclude=PLACE),
+            **config.trainer.recipe(),
             "max_epochs": plan.epochs(config.trainer.max_epochs),
         },
         "execution": config.execution(),

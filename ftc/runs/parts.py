@@ -70,10 +70,8 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
     device = trainer.strategy.root_device
     trainers = Trainers(config.trainer, 1 if device.type == "cpu" else [device.index], leads())
     images = build_images(config)
-    for key, count in images.skipped.items():
-        reader = images.readers[key]
-        assert reader is not None
-        out.print(f"data.readers.{key}: {count} samples left out, {len(reader.targets)} are used")
+    for note in images.notes:
+        out.print(note, soft_wrap=True, markup=False, highlight=False)
     classifier = build_classifier(config, images.class_names, pretrained)
     check_recipe(classifier, config.optimizer, config.scheduler)
     if config.trains_source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from ftc.assembly.images import Images
 from ftc.assembly.trainers import Trainers, training_callbacks
 from ftc.callbacks import PredictionRecorder, fit
 from ftc.config.commands import TrainConfig
-from ftc.config.training import PLACE
 from ftc.errors import InputError
 from ftc.files import file_digest
 from ftc.metrics import NearestClassMean
@@ -53,7 +53,9 @@ class SourceStage:
         """
         config = self.config
         with stages.timed("source"), all_or_none():
-            file, fresh = cached_tensors(self._identity(), config.cache("source"), self._weights)
+            tell = partial(self.out.print, soft_wrap=True, markup=False, highlight=False)
+            cache = config.cache("source")
+            file, fresh = cached_tensors(self._identity(), cache, self._weights, tell)
             load_weights(file, self.classifier)
         verb = "cached, loaded" if not fresh else "trained" if config.trains_source else "loaded"
         self.out.print(f"Source model {verb} in {stages.timing['source']:.1f} s: {file}")
@@ -110,7 +112,7 @@ class SourceStage:
             "data": trained_on if config.trains_source else None,
             "checkpoint": file_digest(config.source.checkpoint),
             "source": config.source.model_dump(exclude={"checkpoint"}),
-            "trainer": config.trainer.model_dump(exclude={*PLACE, "max_epochs"}),
+            "trainer": config.trainer.recipe(),
             "execution": config.execution(),
             "versions": versions(),
         }

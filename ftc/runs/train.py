@@ -64,7 +64,7 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
             partition, weights = choose_classes(source, stages)
             parts = build_parts(source, partition, calibrators)
             if leads():
-                held.enter_context(folder.claimed())
+                held.enter_context(folder.claimed(config.overwrite))
         with all_or_none():
             this_run = identity(config, parts.images)
             resumed = goes_on(folder, this_run, config, out)

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from ftc.assembly.components import build_method, build_module
 from ftc.assembly.trainers import averaging_callbacks, training_callbacks
 from ftc.callbacks import CalibrationCallback, PredictionRecorder, fit
+from ftc.errors import InputError
 from ftc.evaluation.summary import calibrated_record, fine_tuned_record
 from ftc.finetune import FineTuneModule
 from ftc.runs.parts import Parts
@@ -48,11 +49,22 @@ class Training:
         return {**self._tested(origin), "calibration": self.callback.state_dict()}
 
     def fine_tune(self, stages: Stages) -> None:
-        """Fine-tune the source model, or go on with an interrupted training of it."""
+        """Fine-tune the source model, or go on with an interrupted training of it.
+
+        Whatever the trainer's options, γ belongs to the final weights: they are validated once more where
+        training went on after its last validation.
+
+        Raises:
+            InputError: no step was taken.
+        """
         parts = self.parts
         seed_everything(parts.config.seed, workers=True, verbose=False)
         with self.module.prepared(parts.partition):
             checkpointing = fit(self.trainer, self.module, parts.data)
+        if not self.trainer.global_step:
+            raise InputError("trainer: fine-tuning ended before its first step; leave it time for one")
+        if self.callback.step != self.trainer.global_step:
+            self.trainer.validate(self.module, parts.data, verbose=False)
         stages.timing["fine_tune"] = checkpointing.seconds
 
     def test(self) -> dict[str, Any]:

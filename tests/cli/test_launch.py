@@ -23,7 +23,6 @@ WRONG = {
     "trainer.max_epochs=-3": "trainer.max_epochs=-3: input should be greater than 0",
     "calibration.use=[foo]": "calibration.use=['foo']: no calibrator 'foo'; choose from alg, anchored,",
     "calibration.default=oracle": "calibration.default=oracle: not among calibration.use; choose from inter",
-    "+trainer.check_val_every_n_epoch=3": "trainer.check_val_every_n_epoch=3: γ is fitted at validations",
     "calibration.use=[]": "calibration.use=[]: name at least one calibrator",
     "calibration.bootstrap.replicates=1": "calibration.bootstrap.replicates=1: give 0 for no intervals",
     "data.holdout=0.5": "data.holdout=0.5: goes with data.readers.val=null",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from ftc import ClassPartition, InputError
 from ftc.config.partition import PartitionConfig, PartitionContext, PartitionRule
@@ -50,6 +50,34 @@ def test_classes_by_name_or_column():
         drawn(seen=["bare"]).build(context())
     with pytest.raises(InputError, match=r"partition\.absent=\['cat'\]: column 2 is seen as well"):
         drawn(seen=["cat"], absent=["cat"]).build(context())
+
+
+NUMBERS = ("1", "2", "3", "4")
+
+
+def numbered(*seen, names=NUMBERS):
+    return drawn(seen=list(seen)).build(context(names, trained=range(4), evaluated=range(4))).seen
+
+
+def test_numbers_that_are_names_of_other_columns_are_refused():
+    message = r'seen=1: column 1 is the class 2, but the class 1 is column 0; write column:1 .* the name: "1"'
+    with pytest.raises(InputError, match=message):
+        numbered(1, 2)
+    assert numbered("1", "2") == (0, 1)
+    assert numbered("column:1", "column:2") == (1, 2)
+    # No such column, so it is the name; years, or labels that begin at 10.
+    assert numbered(4, "1") == (0, 3)
+    assert numbered(2019, 2021, names=("2019", "2020", "2021", "2022")) == (0, 2)
+    # Names that are their own columns' numbers say the same either way.
+    assert numbered(1, "2", names=("0", "1", "2", "3")) == (1, 2)
+    # A name wins over a spelling.
+    assert numbered("column:1", names=("a", "b", "column:1", "c")) == (2,)
+
+
+@pytest.mark.parametrize("wrong", [[True, False], [1.5], [None]])
+def test_what_is_neither_number_nor_name_is_no_class(wrong):
+    with pytest.raises(ValidationError):
+        drawn(seen=wrong)
 
 
 @pytest.mark.parametrize("kind", ["near", "far"])

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from ftc import PartitionedDataModule
+from ftc import InputError, PartitionedDataModule
 from ftc.data import (
     ArrayReader,
     ClassFolders,
@@ -202,6 +202,38 @@ def test_lost_shards_are_made_again(folder, stored, decoded):
         shard.unlink()
     assert np.array_equal(stored.store(ClassFolders(folder), form)[5], before)
     assert len(decoded) == 24
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "gone"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_shards_are_told_and_made_again(folder, stored, partition, damage, workers):
+    def batches():
+        data = PartitionedDataModule(
+            ClassFolders(folder),
+            partition,
+            Preprocessing(SQUASH),
+            test=ClassFolders(folder),
+            loading=Loading(cache=stored, num_workers=workers),
+        )
+        return tensors(data.test_dataloader())["image"]
+
+    before = batches()
+    loader = PartitionedDataModule(
+        ClassFolders(folder), partition, Preprocessing(SQUASH), loading=Loading(cache=stored)
+    ).calibration_dataloader()
+    (shard,) = stored.folder.rglob("*.u8")
+    content = shard.read_bytes()
+    if damage == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(content[:-1] if damage == "truncated" else bytes([content[0] ^ 64]) + content[1:])
+    message = r"\.u8: (was damaged, and is removed|is gone); the same command makes it again"
+    with pytest.raises(InputError, match=message):
+        tensors(loader)
+        batches()
+    assert not shard.exists()
+    assert torch.equal(batches(), before)
+    assert shard.read_bytes() == content
 
 
 def build(folder, stored, sums):

@@ -276,7 +276,7 @@ def test_folder_of_images_is_a_pool_whatever_its_folders_are_called(tmp_path, re
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
 def test_folder_without_images(tmp_path, folder):
-    with pytest.raises(InputError, match=r"no image in this folder; images end in \.jpg"):
+    with pytest.raises(InputError, match="no image in this folder"):
         UnlabelledFolder(str(tmp_path / folder))
 
 

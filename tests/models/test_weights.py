@@ -13,6 +13,7 @@ from ftc.models import (
     cached_tensors,
     create_classifier,
     load_metadata,
+    load_tensors,
     load_weights,
     other_weights,
     save_weights,
@@ -35,7 +36,34 @@ def test_tensors_are_computed_once_and_then_read_from_the_file(tmp_path):
     other, _ = cached_tensors({"lr": 0.2}, tmp_path, compute)
     assert other != path
     assert len(computed) == 2
-    assert load_metadata(path) == {"identity": {"lr": 0.1}}
+    assert load_metadata(path)["identity"] == {"lr": 0.1}
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "empty", "other file", "another's tensors"])
+def test_damaged_tensors_are_told_and_made_again(tmp_path, damage):
+    values = {"x": torch.arange(100.0), "flag": torch.tensor([True, False]), "half": torch.ones(3).bfloat16()}
+    told: list[str] = []
+
+    def cached():
+        return cached_tensors({"lr": 1}, tmp_path, lambda checkpoint: values, told.append)
+
+    path, _ = cached()
+    assert cached() == (path, False)
+    content = path.read_bytes()
+    if damage == "another's tensors":
+        metadata = load_metadata(path)
+        save_weights(path, {**values, "x": values["x"] + 1}, metadata)
+    else:
+        at = len(content) - 50
+        flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        damaged = {"flipped bit": flipped, "truncated": content[:-7], "empty": b"", "other file": b"x" * 500}
+        path.write_bytes(damaged[damage])
+    assert cached() == (path, True)
+    assert told == [f"{path}: is damaged; it is made again"]
+    found = load_tensors(path)
+    assert found.keys() == values.keys()
+    assert all(torch.equal(found[name], values[name]) for name in values)
+    assert cached() == (path, False)
 
 
 def test_jobs_that_want_the_same_tensors_wait_for_the_one_that_computes_them(tmp_path):

@@ -113,7 +113,7 @@ def test_a_table_a_lane_with_the_oracle_last_and_the_deployed_marked():
     assert seen_only.index("+ mine *") < seen_only.index("+ oracle")
     assert "calibrated on labelled seen target images" in seen_only
     assert "1,200 seen + 40 absent" in seen_only
-    assert "seen classes (11), absent 11" in seen_only
+    assert "seen columns (11), absent 11" in seen_only
     assert "seed 3" in seen_only
     assert "prior-matched" not in seen_only
     assert unlabelled.index("+ prior-matched") < unlabelled.index("+ oracle")

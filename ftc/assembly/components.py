@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
@@ -20,7 +21,13 @@ from ftc.data import ImageCache, Loading, PartitionedDataModule, Preprocessing
 from ftc.errors import InputError
 from ftc.evaluation.summary import Bootstrap, Measures
 from ftc.finetune import FineTuneModule, Full, Method, build_optimizer, build_scheduler
-from ftc.models import Classifier, create_classifier, create_clip_classifier, pretrained_width
+from ftc.models import (
+    Classifier,
+    create_classifier,
+    create_clip_classifier,
+    load_checkpoint,
+    pretrained_width,
+)
 from ftc.partition import ClassPartition
 
 
@@ -40,14 +47,16 @@ def build_classifier(config: TrainConfig, class_names: Sequence[str], pretrained
     seed_everything(config.source.seed, workers=True, verbose=False)
     model = config.model
     pretrained = pretrained and config.source.checkpoint is None
-    if isinstance(model, TimmModelConfig) and model.pretrained and pretrained:
-        width = pretrained_width(model.name, model.kwargs)
+    if isinstance(model, TimmModelConfig) and model.pretrained and model.file is None and pretrained:
+        width = pretrained_width(model.name, model.arguments)
         if not config.trains_source and width not in (None, len(class_names)):
             raise InputError(
                 f"model.name={model.name}: its head has {width} columns, the data {len(class_names)} "
                 "classes; name the columns in data.columns, or give source images"
             )
-    classifier = _create(model, class_names, pretrained)
+    classifier = _create(model, class_names, pretrained and model.file is None)
+    if pretrained and model.file is not None:
+        load_checkpoint(Path(model.file), classifier, any_head=config.trains_source)
     if config.channels_last:
         classifier.use_channels_last()
     if config.compile:
@@ -61,7 +70,7 @@ def _create(
     if isinstance(model, ClipModelConfig):
         words = [model.words.get(name, name) for name in class_names]
         return create_clip_classifier(model.name, model.pretrained, words, model.templates, pretrained)
-    return create_classifier(model.name, len(class_names), model.pretrained and pretrained, model.kwargs)
+    return create_classifier(model.name, len(class_names), model.pretrained and pretrained, model.arguments)
 
 
 def build_datamodule(

@@ -94,4 +94,4 @@ def _digest(reader: Reader) -> dict[str, Any]:
 
 
 def _own_names(model: TimmModelConfig | ClipModelConfig) -> tuple[str, ...] | None:
-    return label_names(model.name, model.kwargs) if isinstance(model, TimmModelConfig) else None
+    return label_names(model.name, model.arguments) if isinstance(model, TimmModelConfig) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -21,6 +21,7 @@ from ftc.callbacks import (
     SeedSteps,
     StopWhenDiverged,
     WholeCheckpointIO,
+    progress,
 )
 from ftc.config.commands import TrainConfig
 from ftc.config.training import TrainerConfig
@@ -44,37 +45,39 @@ class Trainers:
     Attributes:
         config: the trainer group.
         own_device: this process's device, as Lightning's ``devices`` names it.
-        leads: whether this process shows progress, in a terminal.
+        leads: whether this process shows progress.
+        out: console to show it on.
     """
 
     config: TrainerConfig
     own_device: int | list[int | None]
     leads: bool
+    out: Console
 
     def whole(self, callbacks: Sequence[Callback], loggers: list[Logger], folder: Path) -> Trainer:
         """The run's own trainer, over all its processes."""
         return build_trainer(
             self.config,
-            [self._progress(), *callbacks],
+            [self._progress("fine-tuning"), *callbacks],
             logger=loggers or False,
             default_root_dir=folder,
             log_every_n_steps=10,
         )
 
-    def quiet(self, *callbacks: Callback) -> Trainer:
-        """A trainer over all processes that neither logs nor saves."""
+    def quiet(self, stage: str, *callbacks: Callback) -> Trainer:
+        """A trainer over all processes that neither logs nor saves; bars carry the stage's name."""
         return build_trainer(
-            self.config, [self._progress(), *callbacks], logger=False, enable_checkpointing=False
+            self.config, [self._progress(stage), *callbacks], logger=False, enable_checkpointing=False
         )
 
-    def single(self, *callbacks: Callback, **arguments: Any) -> Trainer:
+    def single(self, stage: str, *callbacks: Callback, **arguments: Any) -> Trainer:
         """A trainer for this process alone, for results that the other processes take from the cache.
 
         It joins no process group, and uses the device that this process has in the run itself.
         """
         return build_trainer(
             self.config,
-            [self._progress(), *callbacks],
+            [self._progress(stage), *callbacks],
             devices=self.own_device,
             num_nodes=1,
             strategy="auto",
@@ -83,11 +86,9 @@ class Trainers:
             **arguments,
         )
 
-    def _progress(self) -> RichProgressBar:
-        # Under a trainer of one process Lightning takes each process for rank 0. Ending a bar takes up to
-        # one refresh, of which there are 20 a second.
-        shown = self.leads and Console().is_terminal
-        return RichProgressBar(leave=False, refresh_rate=20 * shown)
+    def _progress(self, stage: str) -> Callback:
+        # Under a trainer of one process Lightning takes each process for rank 0.
+        return progress(stage, self.leads, self.out)
 
 
 def training_callbacks(config: TrainConfig, seed: int, checkpoint: Path) -> list[Callback]:
@@ -120,6 +121,7 @@ def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **argume
         # Our samplers shard themselves: Lightning's would pad evaluation shards.
         "use_distributed_sampler": False,
         "enable_model_summary": False,
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
         "plugins": [WholeCheckpointIO()],
         **config.model_dump(),
         **arguments,

@@ -3,6 +3,7 @@
 from ftc.callbacks.calibration import CalibrationCallback
 from ftc.callbacks.checkpointing import Checkpointing, LeaveSignalsAlone, WholeCheckpointIO, fit
 from ftc.callbacks.divergence import StopWhenDiverged
+from ftc.callbacks.progress import progress
 from ftc.callbacks.recorder import PredictionRecorder
 from ftc.callbacks.seeding import SeedSteps
 
@@ -15,4 +16,5 @@ __all__ = [
     "StopWhenDiverged",
     "WholeCheckpointIO",
     "fit",
+    "progress",
 ]

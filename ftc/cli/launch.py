@@ -107,6 +107,10 @@ def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
     finally:
         gc.enable()
     gc.freeze()
+    # What a library prints by itself, Hydra would print once more.
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.handlers:
+            logger.propagate = False
     # Lightning sets its own levels at import, so ours come after it.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -59,7 +59,7 @@ class Sweep:
         rows = read_rows(self.folder / SWEEP_TABLE)
         swept = swept_keys(rows)
         out = console()
-        out.print(sweep_table(rows, swept, self.objective))
+        out.print(sweep_table(rows, swept, self.objective, out.width))
         out.print(f"Sweep folder: {self.folder}", soft_wrap=True)
         failed = [row for row in rows if row["status"] != FINISHED]
         for row in failed:

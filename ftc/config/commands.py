@@ -94,7 +94,7 @@ class TrainConfig(JobConfig):
         if self.data.readers.source is None and not self.has_pretrained_head:
             raise InputError(
                 "data.readers.source=null: without source images the model itself is the source; "
-                "set model.pretrained or source.checkpoint, or name a reader"
+                "set model.pretrained, model.weights or source.checkpoint, or name a reader"
             )
         return self
 
@@ -118,7 +118,7 @@ class TrainConfig(JobConfig):
     @property
     def has_pretrained_head(self) -> bool:
         """Whether the model comes with a head that knows the classes."""
-        return bool(self.model.pretrained) or self.source.checkpoint is not None
+        return bool(self.model.pretrained or self.model.file) or self.source.checkpoint is not None
 
     @property
     def trains_source(self) -> bool:
@@ -142,6 +142,7 @@ class TrainConfig(JobConfig):
         content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
         content["data"].pop("num_workers")
         content["partition"] = self.partition.identity()
+        content["model"] = self.model.identity()
         content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
         if self.data.columns_file is not None:
             content["data"]["columns"] = file_digest(self.data.columns_file)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
 from ftc.config.node import Node
+from ftc.errors import InputError
+from ftc.files import file_digest
 
 
 class TimmModelConfig(Node):
@@ -15,7 +18,34 @@ class TimmModelConfig(Node):
     kind: Literal["timm"]
     name: str
     pretrained: bool
+    weights: str | None = None
+    input_size: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
     kwargs: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _weights_exist(self) -> TimmModelConfig:
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise InputError(f"model.weights={self.weights}: no such file")
+        return self
+
+    @property
+    def file(self) -> str | None:
+        """The file of pre-trained weights that takes the place of timm's own; None for those."""
+        overlay = self.kwargs.get("pretrained_cfg_overlay") or {}
+        return self.weights or (overlay.get("file") if self.pretrained else None)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The further arguments of `timm.create_model`."""
+        overlay = dict(self.kwargs.get("pretrained_cfg_overlay") or {})
+        overlay.pop("file", None)
+        if self.input_size is not None:
+            overlay["input_size"] = tuple(self.input_size)
+        return {**self.kwargs, **({"pretrained_cfg_overlay": overlay} if overlay else {})}
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the model depends on, files by content."""
+        return {**self.model_dump(), "weights": file_digest(self.file)}
 
 
 class ClipModelConfig(Node):
@@ -26,6 +56,12 @@ class ClipModelConfig(Node):
     pretrained: str | None
     templates: Annotated[list[str], Field(min_length=1)]
     words: dict[str, str]
+
+    file: ClassVar[None] = None
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the model depends on."""
+        return self.model_dump()
 
 
 ModelConfig = Annotated[TimmModelConfig | ClipModelConfig, Field(discriminator="kind")]

@@ -243,6 +243,11 @@ class PartitionedDataModule(LightningDataModule):
             return OccasionalLoader(dataset, due=due, **arguments)
         return BatchLoader(dataset, **arguments)
 
+    @property
+    def num_trained(self) -> int:
+        """The number of images that are trained on."""
+        return len(self._rows("train", self.partition.seen)[2])
+
     def train_dataloader(self) -> StreamLoader:
         """The loader of the seen classes of the training split, augmented."""
         prepare, loading, device = self.preprocessing, self.loading, self._device

@@ -53,7 +53,9 @@ class LoadReport:
         return "\n".join(self.lines())
 
 
-def load_checkpoint(path: Path, classifier: Classifier, strict: bool = True) -> LoadReport:
+def load_checkpoint(
+    path: Path, classifier: Classifier, strict: bool = True, any_head: bool = False
+) -> LoadReport:
     """Load weights of this or another program into a classifier, all or none.
 
     The file is `.safetensors` or written by ``torch.save``. It holds a state dict with the names of the timm
@@ -68,6 +70,7 @@ def load_checkpoint(path: Path, classifier: Classifier, strict: bool = True) -> 
         classifier: changed in place; it stays as it was after an error.
         strict: whether a parameter or buffer that the file lacks is an error. Batch norm's counters may
             always be missing.
+        any_head: whether a head of another width, or none, keeps its initial values.
 
     Raises:
         InputError: no such file, a file that is no checkpoint or would run code, a head of another width, a
@@ -77,6 +80,10 @@ def load_checkpoint(path: Path, classifier: Classifier, strict: bool = True) -> 
     layout, found = _timm_names(content, classifier.head_name)
     expected = classifier.timm_state_dict()
     known = {name: tensor for name, (_, tensor) in found.items() if name in expected}
+    head = f"{classifier.head_name}."
+    of_head = [name for name in expected if name.startswith(head)]
+    if any_head and any(n not in known or known[n].shape != expected[n].shape for n in of_head):
+        known |= {name: expected[name] for name in of_head}
     _check_shapes(path, known, expected, f"{classifier.head_name}.weight")
     needed = [name for name in expected if not name.endswith("num_batches_tracked")]
     missing = tuple(name for name in needed if name not in known)

@@ -231,6 +231,5 @@ def _pretrained_config(name: str, kwargs: Mapping[str, Any]) -> Any:
 def _not_to_be_had(name: str, error: Exception) -> InputError:
     return InputError(
         f"model.name={name}: its pre-trained weights are not to be had ({type(error).__name__}); run once "
-        "with network access, name a file with +model.kwargs.pretrained_cfg_overlay.file=PATH, or set "
-        "source.checkpoint=PATH"
+        "with network access, or name a file with model.weights=PATH"
     )

@@ -20,6 +20,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E
 NCM = "#56B4E9"
 SEEN, ABSENT, ALL = BLUE, RED, GREY
 CALIBRATORS = [GREEN, PURPLE, ORANGE, "#8C564B", "#F0E442"]
+LINES = ("-", "--", "-.", ":")
 # Their number differs from that of the colours, so that no two calibrators share both.
 MARKERS = "DsvP^Xd"
 STYLE: dict[Any, Any] = {
@@ -85,9 +86,11 @@ def seen_absent_curve(record: RunRecord) -> Figure:
     ]
     for index, (name, stage) in enumerate(_calibrators(record).items()):
         colour = CALIBRATORS[index % len(CALIBRATORS)]
+        # A model of its own lies on no curve that is drawn.
+        own = ", own weights" if stage.details.get("alpha", 1.0) != 1.0 else ""
         markers.append(
             (
-                f"{stage_title(name, stage)}, γ = {stage.gamma:.1f}",
+                f"{stage_title(name, stage)}, γ = {stage.gamma:.1f}{own}",
                 stage,
                 colour,
                 MARKERS[index % len(MARKERS)],
@@ -123,47 +126,57 @@ def seen_absent_curve(record: RunRecord) -> Figure:
 
 
 def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
-    """Validation accuracies by epoch: γ = 0 on the left; calibrated and NCM on all classes on the right."""
+    """Validation accuracies by epoch: γ = 0 on the left; calibrated and NCM on the right.
+
+    Where only seen classes are validated, the right panel says so: γ can only take from their accuracy.
+    """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
+    whole = _has(epochs, "acc_absent")
     left, right = figure.subplots(1, 2, sharey=True)
     for key, label, colour in (
         ("acc_seen", "S/Y", SEEN),
         ("acc_absent", "U/Y", ABSENT),
-        ("acc_all", "Y/Y", ALL),
+        ("acc_all", "Y/Y", ALL) if whole else ("acc_seen_within", "S/S", ALL),
     ):
         _line(left, epochs, key, label, colour, percent=True)
     left.set(title="Fine-tuned, γ = 0", ylabel="validation accuracy (%)")
     _line(right, epochs, "acc_all", "γ = 0", ALL, percent=True)
     calibrators = _calibrators(record)
-    colours = CALIBRATORS * len(calibrators)
-    for (name, stage), colour in zip(calibrators.items(), colours, strict=False):
-        _line(right, epochs, f"{name}/acc_all", stage_title(name, stage), colour, percent=True)
+    for number, (name, stage) in enumerate(calibrators.items()):
+        # No two calibrators share colour and line.
+        turn, place = divmod(number, len(CALIBRATORS))
+        style = LINES[turn % len(LINES)]
+        label, colour = stage_title(name, stage), CALIBRATORS[place]
+        _line(right, epochs, f"{name}/acc_all", label, colour, percent=True, style=style)
     _line(right, epochs, "oracle/acc_all", "oracle", "black", percent=True, style=":")
     _line(right, epochs, "ncm_acc_all", "NCM on features", NCM, percent=True, style="--")
-    right.set(title="All classes, Y/Y")
+    right.set(title="All classes, Y/Y" if whole else "Seen classes alone, S/Y: what γ takes from them")
     _finish_epoch_axes(left, right)
     left.set_ylim(0, 102)
     return figure
 
 
 def logit_scales_over_epochs(epochs: list[Row]) -> Figure:
-    """Mean logits of absent-class samples by epoch, and how far seen columns outgrow absent ones."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for key, label, colour in (
+    """Mean logits of absent-class samples by epoch, if any, and how far seen columns outgrow absent ones."""
+    of_absent = (
         ("logit_ground_truth_on_absent", "ground truth", ABSENT),
         ("logit_absent_rival_on_absent", "largest other absent", ORANGE),
         ("logit_seen_max_on_absent", "largest seen", SEEN),
-    ):
-        _line(left, epochs, key, label, colour)
-    left.set(title="On absent-class samples", ylabel="mean logit")
+    )
+    whole = _has(epochs, *(key for key, _, _ in of_absent))
+    figure = Figure(figsize=(10 if whole else 5.4, 4.2), layout="constrained")
+    *others, right = figure.subplots(1, 1 + whole, squeeze=False)[0]
+    for left in others:
+        for key, label, colour in of_absent:
+            _line(left, epochs, key, label, colour)
+        left.set(title="On absent-class samples", ylabel="mean logit")
     for key, label, colour in (
         ("logit_gap_on_seen", "on seen samples", SEEN),
         ("logit_gap_on_absent", "on absent samples", ABSENT),
     ):
         _line(right, epochs, key, label, colour)
     right.set(title="Gap: seen minus absent columns", ylabel="mean logit gap")
-    _finish_epoch_axes(left, right)
+    _finish_epoch_axes(*others, right)
     return figure
 
 
@@ -195,6 +208,10 @@ def gains(record: RunRecord) -> Figure:
 
 def _calibrators(record: RunRecord) -> dict[str, StageRecord]:
     return {name: stage for name, stage in record.stages.calibrated.items() if stage.lane != "oracle"}
+
+
+def _has(epochs: list[Row], *keys: str) -> bool:
+    return any(row.get(key) is not None for row in epochs for key in keys)
 
 
 def _line(

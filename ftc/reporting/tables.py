@@ -50,15 +50,21 @@ def results_tables(record: RunRecord) -> Iterator[Table]:
             yield _intervals(rows)
 
 
-def sweep_table(rows: Sequence[Mapping[str, str]], swept: Sequence[str], objective: str | None) -> Table:
+def sweep_table(
+    rows: Sequence[Mapping[str, str]],
+    swept: Sequence[str],
+    objective: str | None,
+    width: int | None = None,
+) -> Table:
     """One row for each job: swept values, status, Y/Y of every stage, AUSUC, and the error of a failed job.
 
     Args:
         rows: rows of ``sweep.csv``, as text.
         swept: the overrides in which jobs differ.
         objective: the selection number whose best job gets a star; None for no star.
+        width: characters that there is room for. Calibrators that do not fit are left out, the last ones
+            first; None for all.
     """
-    table = Table(title="Sweep", caption="Percent. All numbers are in sweep.csv.")
     stages = [key for key in (rows[0] if rows else ()) if key.endswith("/acc_all")]
     numbers = {key: f"{readable(key.partition('/')[0])}\nY/Y" for key in stages if "oracle_" not in key}
     numbers["fine_tuned/ausuc"] = COLUMNS["ausuc"]
@@ -68,10 +74,27 @@ def sweep_table(rows: Sequence[Mapping[str, str]], swept: Sequence[str], objecti
         numbers[key] = objective.replace("_", "\n", 1)
         best = max((row for row in rows if row.get(key)), key=lambda row: float(row[key]), default=None)
     numbers = {key: title for key, title in numbers.items() if any(row.get(key) for row in rows)}
+    table = _sweep(rows, swept, numbers, best)
+    main = {"source/acc_all", "fine_tuned/acc_all", "oracle/acc_all"}
+    calibrators = [key for key in numbers if key in stages and key not in main]
+    ruler = Console(width=10_000)
+    while width is not None and calibrators and ruler.measure(table).maximum > width:
+        numbers.pop(calibrators.pop())
+        table = _sweep(rows, swept, numbers, best)
+    return table
+
+
+def _sweep(
+    rows: Sequence[Mapping[str, str]],
+    swept: Sequence[str],
+    numbers: Mapping[str, str],
+    best: Mapping[str, str] | None,
+) -> Table:
+    table = Table(title="Sweep", caption="Percent. All numbers are in sweep.csv.")
     for name in (*swept, "status"):
         table.add_column(name.replace(".", ".\n"), no_wrap=True)
     for title in numbers.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     failed = any(row["error"] for row in rows)
     if failed:
         table.add_column("error", overflow="ellipsis", no_wrap=True, max_width=40)

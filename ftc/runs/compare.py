@@ -115,8 +115,9 @@ def recorded_gaps(runs: Iterable[FinishedRun], lane: Lane) -> list[Gap]:
 def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> list[Gap]:
     """The gaps of the unlabelled lane's scalar estimators, refitted with the test images as the pool.
 
-    Without a shift ``val_oracle`` is listed as well, the best γ by all labels of the validation images. Its
-    gap shows how close any γ can come to a γ* that is chosen on the images it is measured on.
+    Without a shift ``val_oracle`` is listed as well, the best γ by all labels of the validation images, where
+    absent classes are among them. Its gap shows how close any γ can come to a γ* that is chosen on the
+    images it is measured on.
 
     Args:
         runs: runs with saved predictions.
@@ -144,7 +145,7 @@ def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> li
         evaluated = OracleEvidence.from_logits(logits, target, p)
         curve = curve_of_outcomes(evaluated.outcomes, p)
         best = curve.at(Oracle().fit(evaluated).gamma)["acc_all"]
-        if shift is None:
+        if shift is None and bool(torch.isin(saved["fine_tuned/val/target"], torch.tensor(p.absent)).any()):
             validation = OracleEvidence.from_logits(
                 saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p
             )
@@ -181,7 +182,8 @@ def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int)
 def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int]) -> str:
     """A Markdown table of mean (worst) gaps by estimator, in percentage points.
 
-    Runs on the partitions that estimators were chosen on have a column of their own; all others are reported.
+    Runs on the partitions that estimators were chosen on, if any, have a column of their own; all others are
+    reported.
 
     Args:
         gaps: the gaps of one lane.
@@ -189,7 +191,7 @@ def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int]) -> str:
     """
     chosen = [gap for gap in gaps if gap.run.partition_seed in chosen_on]
     reported = [gap for gap in gaps if gap.run.partition_seed not in chosen_on]
-    columns = {"chosen on": chosen, "**reported**": reported}
+    columns = {**({"chosen on": chosen} if chosen else {}), "**reported**": reported}
     for recipe in dict.fromkeys(gap.run.record.experiment for gap in gaps):
         columns[recipe] = [gap for gap in reported if gap.run.record.experiment == recipe]
     for size in sorted({len(gap.run.partition.seen) for gap in gaps}):

@@ -109,7 +109,7 @@ def _evaluation(
     module = build_module(parts.classifier, config.optimizer, config.scheduler)
     callback = build_callback(config, parts.data, calibrators, source=source)
     recorder = PredictionRecorder(parts.data.validation_roles)
-    trainer = parts.trainers.quiet(callback, recorder)
+    trainer = parts.trainers.quiet("source model" if source is None else "checkpoint", callback, recorder)
     trainer.validate(module, parts.data, verbose=False)
     trainer.test(module, parts.data, verbose=False)
     assert callback.evaluation is not None

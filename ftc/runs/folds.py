@@ -71,11 +71,14 @@ def _train(
         classifier, config.optimizer, config.scheduler, build_method(config), hidden=parts.partition.absent
     )
     recorder = PredictionRecorder(("val",))
-    evaluating = parts.trainers.single(recorder)
+    stage = f"fold {k}"
+    evaluating = parts.trainers.single(stage, recorder)
     held_out = parts.data.held_out_dataloader()
     evaluating.validate(module, held_out, verbose=False)
     source = recorder.latest["val"]
+    parts.out.print(f"Training fold {k} of {plan.folds}: {len(pseudo_seen)} pseudo-seen classes")
     training = parts.trainers.single(
+        stage,
         *training_callbacks(config, seed, checkpoint),
         *averaging_callbacks(config),
         max_epochs=plan.epochs(config.trainer.max_epochs),

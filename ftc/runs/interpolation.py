@@ -40,13 +40,14 @@ def evaluate_moved_weights(
     calibrator = parts.calibrators[name]
     path = calibrator.weights
     assert path is not None
+    parts.out.print(f"Evaluating moved weights: {calibrator.title}")
     source, fine_tuned = load_tensors(source_weights), copied(parts.classifier.timm_state_dict())
     alpha = path.alpha
     if alpha is None:
         alpha = path.choose(_held_out_hits(parts, module, run, name, (source, fine_tuned)))
     with other_weights(parts.classifier, path.at(source, fine_tuned, alpha)):
         callback = build_callback(parts.config, parts.data, {name: calibrator}, source=run.source)
-        trainer = parts.trainers.quiet(callback)
+        trainer = parts.trainers.quiet(name, callback)
         trainer.validate(module, parts.data, verbose=False)
         trainer.test(module, parts.data, verbose=False)
     assert callback.evaluation is not None
@@ -73,7 +74,7 @@ def _held_out_hits(
     path = parts.calibrators[name].weights
     assert path is not None
     recorder = PredictionRecorder(("val",))
-    trainer = parts.trainers.quiet(recorder)
+    trainer = parts.trainers.quiet(name, recorder)
     hits = {0.0: before.hit, 1.0: after.hit}
     for alpha in path.candidates:
         with other_weights(parts.classifier, path.at(*ends, alpha)):

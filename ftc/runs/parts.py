@@ -68,7 +68,7 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
     check_processes(trainer)
     batch_share(config.data.batch_size, trainer.world_size)
     device = trainer.strategy.root_device
-    trainers = Trainers(config.trainer, 1 if device.type == "cpu" else [device.index], leads())
+    trainers = Trainers(config.trainer, 1 if device.type == "cpu" else [device.index], leads(), out)
     images = build_images(config)
     for note in images.notes:
         out.print(note, soft_wrap=True, markup=False, highlight=False)

@@ -72,7 +72,7 @@ class SourceStage:
         recorder = PredictionRecorder(("calibration",))
         module = build_module(self.classifier, self.config.source.optimizer, self.config.source.scheduler)
         loader = data.calibration_dataloader()
-        self.trainers.single(recorder).validate(module, loader, verbose=False)
+        self.trainers.single("class means", recorder).validate(module, loader, verbose=False)
         latest = recorder.latest["calibration"]
         means = NearestClassMean(len(self.images.class_names), self.classifier.num_features)
         means.update(latest["features"], latest["target"])
@@ -89,7 +89,14 @@ class SourceStage:
             seed_everything(config.source.seed, workers=True, verbose=False)
             data = build_source_datamodule(config, self.images, classifier)
             module = build_module(classifier, config.source.optimizer, config.source.scheduler)
+            reader = self.images.readers["source"]
+            assert reader is not None
+            self.out.print(
+                f"Training the source model: {config.source.max_epochs} epochs, "
+                f"{len(reader.targets):,} images of {len(data.partition.seen)} classes"
+            )
             trainer = self.trainers.single(
+                "source model",
                 *training_callbacks(config, config.source.seed, checkpoint),
                 max_epochs=config.source.max_epochs,
                 limit_val_batches=0,
@@ -107,7 +114,7 @@ class SourceStage:
             "samples": self.images.samples.get("source"),
         }
         return {
-            "model": config.model.model_dump(),
+            "model": config.model.identity(),
             "class_names": self.images.class_names,
             "data": trained_on if config.trains_source else None,
             "checkpoint": file_digest(config.source.checkpoint),

@@ -43,6 +43,7 @@ class Training:
             The result of `test`, for the source model, and ``calibration``, the callback's state.
         """
         config = self.parts.config
+        self.parts.out.print("Evaluating the source model")
         seed_everything(config.seed, workers=True, verbose=False)
         self.trainer.validate(self.module, self.parts.data, verbose=False)
         origin = "source domain" if config.trains_source else "pre-training"
@@ -58,6 +59,10 @@ class Training:
             InputError: no step was taken.
         """
         parts = self.parts
+        parts.out.print(
+            f"Fine-tuning: {parts.config.trainer.max_epochs} epochs, {parts.data.num_trained:,} images of "
+            f"{len(parts.partition.seen)} classes"
+        )
         seed_everything(parts.config.seed, workers=True, verbose=False)
         with self.module.prepared(parts.partition):
             checkpointing = fit(self.trainer, self.module, parts.data)
@@ -76,7 +81,7 @@ class Training:
         """
         if not self.recorder.latest:
             # The run was interrupted between its last validation and here.
-            trainer = self.parts.trainers.quiet(self.recorder)
+            trainer = self.parts.trainers.quiet("fine-tuned model", self.recorder)
             trainer.validate(self.module, self.parts.data, verbose=False)
         return self._tested("seen train")
 

@@ -287,3 +287,26 @@ def test_files_without_weights(content, target, tmp_path):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(InputError, match="no state dict in it"):
         load_checkpoint(tmp_path / "x.pth", target)
+
+
+def test_a_head_of_another_width_keeps_its_values_where_that_is_allowed(tmp_path, target):
+    other = make(3, num_classes=9)
+    save_weights(tmp_path / "other.safetensors", other.timm_state_dict())
+    head = target.head.weight.clone()
+    with pytest.raises(InputError, match="has 9 columns, the partition has 6"):
+        load_checkpoint(tmp_path / "other.safetensors", target)
+    load_checkpoint(tmp_path / "other.safetensors", target, any_head=True)
+    assert torch.equal(target.head.weight, head)
+    for name, value in target.backbone.state_dict().items():
+        assert torch.equal(value, other.backbone.state_dict()[name])
+    same = make(4)
+    save_weights(tmp_path / "same.safetensors", same.timm_state_dict())
+    load_checkpoint(tmp_path / "same.safetensors", target, any_head=True)
+    assert equal(target, same)
+
+
+def test_a_foreign_backbone_is_refused_with_any_head(tmp_path, target):
+    foreign = {f"trunk.{i}": value for i, value in enumerate(target.timm_state_dict().values())}
+    save_weights(tmp_path / "foreign.safetensors", foreign)
+    with pytest.raises(InputError, match="weights are missing"):
+        load_checkpoint(tmp_path / "foreign.safetensors", target, any_head=True)

@@ -10,8 +10,13 @@ import pytest
 from rich.console import Console
 
 from ftc import ClassPartition, InputError
-from ftc.reporting.figures import seen_absent_curve, write_figures
-from ftc.reporting.tables import results_tables
+from ftc.reporting.figures import (
+    accuracies_over_epochs,
+    logit_scales_over_epochs,
+    seen_absent_curve,
+    write_figures,
+)
+from ftc.reporting.tables import results_tables, sweep_table
 from ftc.results import RunRecord, nullable
 
 
@@ -181,3 +186,67 @@ def test_foreign_results_are_refused(tmp_path, content, message):
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(InputError, match=message):
         RunRecord.read(tmp_path)
+
+
+def epoch(number: int, absent: bool, names: tuple[str, ...] = ()) -> dict:
+    of_absent = ("acc_absent", "logit_ground_truth_on_absent", "logit_gap_on_absent") if absent else ()
+    always = ("acc_all", "acc_seen", "acc_seen_within", "logit_gap_on_seen")
+    scores = (*always, *of_absent, *(f"{name}/acc_all" for name in names))
+    return {"epoch": number, **dict.fromkeys(scores, 0.5)}
+
+
+def test_figures_over_epochs_say_what_was_validated():
+    rows = [epoch(number, absent=False) for number in (-1, 0)]
+    left, right = accuracies_over_epochs(record(), rows).axes
+    assert [line.get_label() for line in left.lines] == ["S/Y", "S/S"]
+    assert right.get_title() == "Seen classes alone, S/Y: what γ takes from them"
+    (only,) = logit_scales_over_epochs(rows).axes
+    assert [line.get_label() for line in only.lines] == ["on seen samples"]
+    rows = [epoch(number, absent=True) for number in (-1, 0)]
+    assert accuracies_over_epochs(record(), rows).axes[1].get_title() == "All classes, Y/Y"
+    assert len(logit_scales_over_epochs(rows).axes) == 2
+
+
+def test_no_two_calibrators_look_the_same():
+    names = tuple(f"method_{i}" for i in range(12))
+    metrics = {"acc_all": 0.5, "acc_seen": 0.75, "acc_absent": 0.25, "ausuc": 0.2}
+    calibrated = {name: stage(name, 1.0, "seen train", metrics, lane="seen_only") for name in names}
+    rows = [epoch(number, True, names) for number in (-1, 0)]
+    lines = accuracies_over_epochs(record(calibrated=calibrated), rows).axes[1].lines
+    looks = {(line.get_color(), line.get_linestyle()) for line in lines if line.get_label() in names}
+    assert len(looks) == 12
+
+
+def test_points_of_moved_weights_are_named():
+    metrics = {"acc_all": 0.5, "acc_seen": 0.75, "acc_absent": 0.25, "ausuc": 0.2}
+    moved = {
+        f"at_{alpha}": stage(f"at {alpha}", 1.0, "seen val", metrics, lane="seen_only")
+        | {"details": {"alpha": alpha}}
+        for alpha in (0.5, 1.0)
+    }
+    labels = [
+        text.get_text() for text in seen_absent_curve(record(calibrated=moved)).axes[0].get_legend().texts
+    ]
+    assert "at 0.5, γ = 1.0, own weights" in labels
+    assert "at 1.0, γ = 1.0" in labels
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, None])
+def test_a_sweeps_table_fits_and_keeps_what_matters(width):
+    names = ("source", "fine_tuned", *(f"calibrator_{i}" for i in range(9)), "oracle")
+    numbers = {f"{name}/acc_all": "0.123" for name in names} | {"fine_tuned/ausuc": "0.456"}
+    rows = [
+        {"run": f"r{i}", "status": "finished", "error": "", "optimizer.lr": f"0.{i}", **numbers}
+        for i in (1, 2)
+    ]
+    console = Console(width=width or 1_000, record=True, file=io.StringIO())
+    console.print(sweep_table(rows, ["optimizer.lr"], None, width))
+    text = console.export_text()
+    assert "…" not in text
+    # Every number is whole, and so are the models and the bound.
+    assert text.count("12.3") % 2 == 0 and text.count("45.6") == 2
+    for title in ("source", "fine-tuned", "oracle", "AUSUC", "lr", "status"):
+        assert title in text
+    shown = text.count("calibrator")
+    assert (shown == 9) if width is None else (shown < 9)
+    assert "All numbers are in sweep.csv" in " ".join(text.split())

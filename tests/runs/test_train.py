@@ -183,6 +183,16 @@ def test_output_ends_with_the_table_and_the_folder(finished, home):
     result, run = finished
     assert result.stderr == ""
     assert "[HYDRA]" not in result.stdout
+    for line in (
+        "Training the source model: 15 epochs, 1,797 images of 10 classes",
+        "source model: epoch 15 of 15, ",
+        "Evaluating the source model",
+        "Fine-tuning: 10 epochs, 1,500 images of 5 classes",
+        "fine-tuning: epoch 10 of 10, ",
+        "Evaluating moved weights: interpolated",
+    ):
+        assert line in result.stdout
+    assert "━" not in result.stdout.partition("Time:")[0].partition("┏")[0]
     rows = ("source", "fine-tuned", "+ interpolated *", "+ symmetric misroute", "+ ALG", "+ oracle")
     for row in (*rows, "+ expected accuracy", "+ prior-matched"):
         assert f"│ {row} " in result.stdout

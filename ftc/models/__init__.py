@@ -5,6 +5,7 @@ from ftc.models.classifier import Classifier, create_classifier, label_names, pr
 from ftc.models.clip import create_clip_classifier
 from ftc.models.weights import (
     cached_tensors,
+    checksum,
     copied,
     fold_gamma,
     load_metadata,
@@ -18,6 +19,7 @@ __all__ = [
     "Classifier",
     "LoadReport",
     "cached_tensors",
+    "checksum",
     "copied",
     "create_classifier",
     "create_clip_classifier",

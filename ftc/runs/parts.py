@@ -17,8 +17,7 @@ from ftc.calibrators import Calibrator
 from ftc.config.commands import TrainConfig
 from ftc.config.partition import PartitionContext
 from ftc.data import PartitionedDataModule, batch_share
-from ftc.files import file_digest
-from ftc.models import Classifier
+from ftc.models import Classifier, checksum, load_tensors
 from ftc.partition import ClassPartition, PartitionManifest
 from ftc.results import versions
 from ftc.runs.processes import check_processes, leads
@@ -128,6 +127,7 @@ def shared_facts(parts: Parts, source_weights: Path | None) -> dict[str, Any]:
     """The facts that all processes of a run must find equal, by the configuration key that decides them."""
     return {
         "data.readers": parts.images.samples,
-        "cache_dir": None if source_weights is None else file_digest(str(source_weights)),
+        # Two files of the same tensors may differ in the order of their metadata.
+        "cache_dir": None if source_weights is None else checksum(load_tensors(source_weights)),
         "partition": parts.partition.record().model_dump(mode="json"),
     }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import hydra
@@ -100,13 +101,7 @@ def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("hydra", "hydra_plugins"):
         logging.getLogger(name).setLevel(logging.INFO)
-    # What imports make is no garbage; looking for some of it takes a second here, and time ever after.
-    gc.disable()
-    try:
-        work = getattr(import_module(f"ftc.runs.{command}"), command)
-    finally:
-        gc.enable()
-    gc.freeze()
+    work = getattr(_imported(f"ftc.runs.{command}"), command)
     # What a library prints by itself, Hydra would print once more.
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger) and logger.handlers:
@@ -115,6 +110,23 @@ def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return work
+
+
+def _imported(name: str) -> ModuleType:
+    """A module, imported without looking for garbage, of which imports make none; that would take a second.
+
+    Nor is what they made looked at later. A job of a sweep that comes after another imports nothing, and must
+    freeze nothing: what the other left would stay for good.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    gc.disable()
+    try:
+        module = import_module(name)
+    finally:
+        gc.enable()
+    gc.freeze()
+    return module
 
 
 def _end(sweep: Sweep, error: Exception | None = None) -> None:

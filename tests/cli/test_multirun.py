@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import shlex
 
 import pytest
@@ -11,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from ftc import InputError
+from ftc.benchmarks.digits import mnist
 from ftc.cli.launch import conf_dir
 from ftc.cli.multirun import check_processes, expand
 from ftc.config.check import check
@@ -151,3 +154,22 @@ def test_what_a_job_returns_does_not_name_its_folder():
     plain, asked = (composed(TrainConfig, "train", f"objective={o}") for o in ("null", "oracle_ausuc"))
     assert (plain.objective, asked.objective) == (None, "oracle_ausuc")
     assert plain.run_name() == asked.run_name()
+
+
+def frozen_mnist(split: str):
+    """MNIST; it prints how many objects the garbage collector never looks at."""
+    print(f"frozen: {gc.get_freeze_count()}")
+    return mnist(split)  # type: ignore[arg-type]
+
+
+def test_a_job_leaves_nothing_for_good(tmp_path):
+    reader = "data.readers.test._target_=tests.cli.test_multirun.frozen_mnist"
+    short = ("source.max_epochs=1", "trainer.max_epochs=1", "data.iterations_per_epoch=1", "logger=csv")
+    job = (*short, "source.iterations_per_epoch=1", "data.gallery_every=null", "calibration.use=[alg]")
+    result = run_fresh("train", tmp_path, "-m", "seed=0,1,2", reader, *job, PYTHONPATH=str(ROOT))
+    assert result.returncode == 0, result.stderr
+    counts = [int(count) for count in re.findall(r"^frozen: (\d+)$", result.stdout, flags=re.MULTILINE)]
+    assert len(counts) == 3
+    # What imports made, and nothing of the jobs before.
+    assert counts[0] > 100_000
+    assert counts[0] >= counts[1] >= counts[2]

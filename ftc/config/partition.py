@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, StrictInt, model_valida
 
 from ftc.config.node import Node
 from ftc.errors import InputError, require
-from ftc.partition import ClassPartition, PartitionManifest
+from ftc.partition import ClassPartition, PartitionManifest, class_name
 from ftc.partition.published import label_names, published_lists, published_order
 
 
@@ -332,8 +331,8 @@ def _columns(key: str, names: Sequence[str], classes: Sequence[int | str]) -> li
                     f'"{value}"'
                 )
             columns.append(named)
-        elif unicodedata.normalize("NFC", value) in column_of:
-            columns.append(column_of[unicodedata.normalize("NFC", value)])
+        elif class_name(value) in column_of:
+            columns.append(column_of[class_name(value)])
         elif re.fullmatch(r"column:\d+", value):
             columns.append(int(value.removeprefix("column:")))
         else:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from ftc.data.readers import OnError, Reader, Subset, class_name, select
+from ftc.data.readers import OnError, Reader, Subset, select
 from ftc.errors import InputError
+from ftc.partition import class_name
 
 IMAGENET = "imagenet-1k"
 MODEL = "model"

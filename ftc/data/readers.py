@@ -5,7 +5,6 @@ A reader's labels index its own class names; `ftc.data.columns` maps them to hea
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -56,11 +55,6 @@ class EncodedReader(Reader, Protocol):
     def stamp(self, index: int) -> str:
         """A text that changes with the sample's content, made without reading it: path, size and time."""
         ...
-
-
-def class_name(name: str) -> str:
-    """A class name in Unicode's composed form: a folder's name and a list's may spell é in two ways."""
-    return unicodedata.normalize("NFC", name)
 
 
 def sample_name(reader: Reader, index: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from ftc.errors import InputError
 
 Group = Literal["seen", "absent", "others", "fixed", "all"]
+
+
+def class_name(name: str) -> str:
+    """A class name in Unicode's composed form: a folder's name and a list's may spell é in two ways."""
+    return unicodedata.normalize("NFC", name)
 
 
 @dataclass(frozen=True)

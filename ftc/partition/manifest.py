@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftc.errors import InputError
 from ftc.files import written_whole
-from ftc.partition.class_partition import ClassPartition
+from ftc.partition.class_partition import ClassPartition, class_name
 
 SCHEMA: Literal[1] = 1
 
@@ -91,16 +91,16 @@ class PartitionManifest(BaseModel):
         Raises:
             InputError: seen or absent classes that the head does not have, or a name of two columns.
         """
-        columns = {name: column for column, name in enumerate(class_names)}
+        columns = {class_name(name): column for column, name in enumerate(class_names)}
         if len(columns) < len(class_names):
-            twice = next(name for column, name in enumerate(class_names) if columns[name] != column)
+            twice = next(n for column, n in enumerate(class_names) if columns[class_name(n)] != column)
             raise InputError(f"class_names: {twice} names two columns; give each its own name")
-        unknown = [name for name in (*self.seen, *self.absent) if name not in columns]
+        unknown = [name for name in (*self.seen, *self.absent) if class_name(name) not in columns]
         if unknown:
             raise InputError(
                 f"the manifest's classes {', '.join(unknown)} are no class names; use its own data"
             )
-        seen, absent = ([columns[name] for name in group] for group in (self.seen, self.absent))
+        seen, absent = ([columns[class_name(name)] for name in group] for group in (self.seen, self.absent))
         return ClassPartition(len(class_names), seen, absent)
 
     def write(self, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
@@ -21,13 +20,7 @@ from ftc.data import ImageCache, Loading, PartitionedDataModule, Preprocessing
 from ftc.errors import InputError
 from ftc.evaluation.summary import Bootstrap, Measures
 from ftc.finetune import FineTuneModule, Full, Method, build_optimizer, build_scheduler
-from ftc.models import (
-    Classifier,
-    create_classifier,
-    create_clip_classifier,
-    load_checkpoint,
-    pretrained_width,
-)
+from ftc.models import Classifier, create_classifier, create_clip_classifier, pretrained_width
 from ftc.partition import ClassPartition
 
 
@@ -37,7 +30,8 @@ def build_classifier(config: TrainConfig, class_names: Sequence[str], pretrained
     Args:
         config: the job's configuration.
         class_names: one per column; CLIP's head is made from them.
-        pretrained: False where a checkpoint is loaded over the model's own weights.
+        pretrained: False where a checkpoint is loaded over the model's own weights. So is ``model.weights``,
+            by whoever calls.
 
     Raises:
         InputError: an unknown model, weights that cannot be loaded, or a pre-trained head of another width
@@ -55,8 +49,6 @@ def build_classifier(config: TrainConfig, class_names: Sequence[str], pretrained
                 "classes; name the columns in data.columns, or give source images"
             )
     classifier = _create(model, class_names, pretrained and model.file is None)
-    if pretrained and model.file is not None:
-        load_checkpoint(Path(model.file), classifier, any_head=config.trains_source)
     if config.channels_last:
         classifier.use_channels_last()
     if config.compile:
@@ -117,9 +109,9 @@ def _loading(config: TrainConfig, seed: int, iterations: int | None) -> Loading:
     data = config.data
     return Loading(
         batch_size=data.batch_size,
-        eval_batch_size=None if data.eval_batch_size == "auto" else data.eval_batch_size,
+        eval_batch_size=data.eval_batch_size,
         iterations_per_epoch=iterations,
-        num_workers=None if data.num_workers == "auto" else data.num_workers,
+        num_workers=data.num_workers,
         seed=seed,
         cache=ImageCache(config.cache("images")) if data.cache else None,
     )

@@ -10,7 +10,7 @@ from attrs import frozen
 from ftc.assembly.instantiate import make
 from ftc.config.commands import TrainConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
-from ftc.data import Checked, Reader, available_cores, check_images, columns_of, select
+from ftc.data import Checked, Reader, check_images, columns_of, select, workers
 from ftc.data.folders import counted
 from ftc.data.readers import sample_name
 from ftc.errors import InputError
@@ -63,8 +63,8 @@ def build_images(config: TrainConfig) -> Images:
     for key, reader in labelled.items():
         readers[key] = columns.of(key, reader, data.unmapped)
     present = {key: reader for key, reader in readers.items() if reader is not None}
-    workers = available_cores() if data.num_workers == "auto" else data.num_workers
-    checked = check_images(present, data.on_error, config.cache("images"), workers, data.overlap)
+    processes = workers(data.num_workers)
+    checked = check_images(present, data.on_error, config.cache("images"), processes, data.overlap)
     for key, reader in present.items():
         readers[key] = select(reader, checked.rows[key])
     samples = {key: _digest(reader) for key, reader in readers.items() if reader is not None}

@@ -8,7 +8,7 @@ from ftc.data.folders import ClassFolders, ListFile, UnlabelledFolder
 from ftc.data.libraries import HubDataset, TorchvisionDataset
 from ftc.data.readers import ArrayReader, EncodedReader, Reader, select
 from ftc.data.sampler import EndlessSampler, ShardSampler, batch_share
-from ftc.data.store import available_cores
+from ftc.data.store import workers
 from ftc.data.transforms import Preprocessing
 
 __all__ = [
@@ -28,9 +28,9 @@ __all__ = [
     "ShardSampler",
     "TorchvisionDataset",
     "UnlabelledFolder",
-    "available_cores",
     "batch_share",
     "check_images",
     "columns_of",
     "select",
+    "workers",
 ]

@@ -53,13 +53,13 @@ class StoredImages:
             InputError: the file is damaged. It is removed, so that the cache makes it again.
         """
         shard, offset, *shape, checksum = self._places[row].tolist()
-        path = Path(self._shards[shard])
+        path = self._shards[shard]
         try:
             pixels = np.fromfile(path, np.uint8, math.prod(shape), offset=offset)
         except FileNotFoundError as error:
             raise InputError(f"{path}: is gone; the same command makes it again") from error
         if zlib.crc32(pixels.data) != checksum:
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
             raise InputError(f"{path}: was damaged, and is removed; the same command makes it again")
         return pixels.reshape(shape)
 
@@ -168,9 +168,10 @@ def _write_shard(
         with written_whole(folder / shard) as temporary, temporary.open("wb") as file:
             for content, row in samples:
                 pixels = np.atleast_3d(np.asarray(form.resize(reader.decode(row))))
-                file.write(pixels.tobytes())
+                content_bytes = pixels.tobytes()
+                file.write(content_bytes)
                 height, width, channels = pixels.shape
-                places[content] = (shard, offset, height, width, channels, zlib.crc32(pixels.tobytes()))
+                places[content] = (shard, offset, height, width, channels, zlib.crc32(content_bytes))
                 offset += pixels.size
     except UnreadableImage as error:
         # Returned, since raising it in a worker would bury its one line under a traceback.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from attrs import frozen
@@ -29,7 +29,7 @@ from ftc.data.loaders import (
 )
 from ftc.data.readers import Reader
 from ftc.data.sampler import EndlessSampler, ShardSampler, batch_share, positions_per_epoch
-from ftc.data.store import as_is, available_cores
+from ftc.data.store import as_is, workers
 from ftc.data.transforms import Preprocessing
 from ftc.errors import InputError
 from ftc.partition import ClassPartition
@@ -41,10 +41,6 @@ _KEPT = 2**26
 _VALUES_AT_A_TIME = 2**19
 
 
-# A validation has up to four loaders, each of which keeps its workers.
-_MOST_WORKERS = 8
-
-
 @frozen
 class Loading:
     """The settings of the loaders.
@@ -52,19 +48,19 @@ class Loading:
     Attributes:
         batch_size: training images per step, over all processes; a step has the same samples however many
             processes share them.
-        eval_batch_size: images per step and process in evaluations; None for what suits the device: on
+        eval_batch_size: images per step and process in evaluations; ``auto`` for what suits the device: on
             accelerators twice a process's share of ``batch_size``, on CPUs what their caches hold.
         iterations_per_epoch: steps per epoch, drawn from the endless stream; None for one pass.
-        num_workers: worker processes per loader; None for as many as this process has cores, 8 at most.
+        num_workers: worker processes per loader; ``auto`` for as many as this process has cores, 8 at most.
         seed: seed of the training stream, its order and its augmentation.
         cache: cache of decoded images; None decodes them anew each time. Evaluation is the same either way;
             with a cache training crops from images that were reduced before.
     """
 
     batch_size: int = 64
-    eval_batch_size: int | None = None
+    eval_batch_size: int | Literal["auto"] = "auto"
     iterations_per_epoch: int | None = None
-    num_workers: int | None = 0
+    num_workers: int | Literal["auto"] = 0
     seed: int = 0
     cache: ImageCache | None = None
 
@@ -167,10 +163,7 @@ class PartitionedDataModule(LightningDataModule):
 
     @property
     def _num_workers(self) -> int:
-        if self.loading.num_workers is not None:
-            return self.loading.num_workers
-        here = self.trainer.num_devices if self.trainer else 1
-        return max(1, min(_MOST_WORKERS, available_cores() // here))
+        return workers(self.loading.num_workers, self.trainer.num_devices if self.trainer else 1)
 
     def _rows(self, split: str, classes: Sequence[int] | None) -> tuple[str, Reader, Tensor]:
         """The reader of a split's images, its key, and the rows of the given classes, all for None."""
@@ -215,7 +208,7 @@ class PartitionedDataModule(LightningDataModule):
         }
 
     def _eval_batch_size(self) -> int:
-        if self.loading.eval_batch_size is not None:
+        if self.loading.eval_batch_size != "auto":
             return self.loading.eval_batch_size
         if self._device.type == "cpu":
             return max(4, _VALUES_AT_A_TIME // math.prod(self.preprocessing.input_size))

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from ftc.errors import InputError
 
 T = TypeVar("T")
-
-
 R = TypeVar("R")
 
+# A validation has up to four loaders, each of which keeps its workers.
+_MOST_WORKERS = 8
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS verdict (stamp TEXT PRIMARY KEY, digest TEXT, fault TEXT);
@@ -36,9 +36,17 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def workers(asked: int | Literal["auto"], processes: int = 1) -> int:
+    """The number of worker processes of a loader.
+
+    Args:
+        asked: the number; ``auto`` for as many as there are cores, 8 at most.
+        processes: how many processes of this machine share its cores.
+    """
+    if asked != "auto":
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_MOST_WORKERS, cores // processes))
 
 
 @contextmanager

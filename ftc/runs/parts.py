@@ -21,7 +21,7 @@ from ftc.models import Classifier, checksum, load_tensors
 from ftc.partition import ClassPartition, PartitionManifest
 from ftc.results import versions
 from ftc.runs.processes import check_processes, leads
-from ftc.runs.source import SourceStage
+from ftc.runs.source import SourceStage, load_named
 from ftc.runs.stages import Stages
 
 
@@ -72,6 +72,9 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
     for note in images.notes:
         out.print(note, soft_wrap=True, markup=False, highlight=False)
     classifier = build_classifier(config, images.class_names, pretrained)
+    if pretrained and config.model.file is not None and config.source.checkpoint is None:
+        file = Path(config.model.file)
+        load_named(file, classifier, images, config.source.strict, out, any_head=config.trains_source)
     check_recipe(classifier, config.optimizer, config.scheduler)
     if config.trains_source:
         check_recipe(classifier, config.source.optimizer, config.source.scheduler)

@@ -125,15 +125,19 @@ class SourceStage:
         }
 
 
-def load_named(path: Path, classifier: Classifier, images: Images, strict: bool, out: Console) -> None:
+def load_named(
+    path: Path, classifier: Classifier, images: Images, strict: bool, out: Console, any_head: bool = False
+) -> None:
     """Load a checkpoint of any known format, and print which weights it lacks or has too many.
+
+    The classes of its head must be the data's, unless ``any_head`` says that the head is trained anyway.
 
     Raises:
         InputError: the file is no checkpoint, or has weights of another model or classes in another order.
     """
-    report = load_checkpoint(path, classifier, strict)
+    report = load_checkpoint(path, classifier, strict, any_head)
     names = report.metadata.get("class_names")
-    if names is not None and tuple(names) != images.class_names:
+    if not any_head and names is not None and tuple(names) != images.class_names:
         raise InputError(
             f"{path}: its head's columns are {', '.join(names[:5])}, …, the data's "
             f"{', '.join(images.class_names[:5])}, …; give the same data.columns"

@@ -335,7 +335,7 @@ def test_batches_are_augmented_where_they_lie(folder, stored, partition, cached)
 
     def loader(device):
         strategy = SimpleNamespace(root_device=torch.device(device))
-        data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
+        data.trainer = SimpleNamespace(global_rank=0, world_size=1, num_devices=1, strategy=strategy)
         return data.train_dataloader()
 
     on_cpu = next(DataLoader.__iter__(loader("cpu")))["image"]

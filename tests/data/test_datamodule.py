@@ -140,7 +140,7 @@ def test_evaluation_batches_suit_the_device(reader, partition):
             reader, partition, Preprocessing(config), val=reader, loading=Loading(60, **arguments)
         )
         strategy = SimpleNamespace(root_device=torch.device(device))
-        data.trainer = SimpleNamespace(global_rank=0, world_size=2, strategy=strategy)
+        data.trainer = SimpleNamespace(global_rank=0, world_size=2, num_devices=1, strategy=strategy)
         return data.calibration_dataloader().batch_size
 
     assert batch_size(8) == 8192

@@ -33,7 +33,7 @@ def stream(reader, partition, seed=3, rank=0, world_size=1, **arguments):
     loading = Loading(seed=seed, **arguments)
     data = PartitionedDataModule(reader, partition, preprocessing, loading=loading)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, strategy=strategy)
     return data.train_dataloader()
 
 

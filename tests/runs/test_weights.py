@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from ftc import InputError
-from ftc.assembly.components import build_classifier
 from ftc.config.commands import TrainConfig
 from ftc.models import save_weights
+from ftc.reporting.tables import console
+from ftc.runs.parts import build_source_stage
 from tests.conftest import composed
 
-NAMES = tuple("abcd")
 FOLDER = ("experiment=folder", "data.root=photos", "model.name=test_resnet", "data.columns=null")
 
 
@@ -20,10 +21,19 @@ def config(*overrides):
     return composed(TrainConfig, "train", *FOLDER, *overrides)
 
 
+def built(*overrides):
+    return build_source_stage(config(*overrides), console()).classifier
+
+
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
     """Weights of a model of four classes, as ``own.safetensors``."""
     monkeypatch.chdir(tmp_path)
+    for split, classes in (("train", "ab"), ("test", "abcd")):
+        for i, name in enumerate(classes):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            colour = (40 * i, 100, len(classes))
+            Image.new("RGB", (9, 9), colour).save(tmp_path / "photos" / split / name / "0.png")
     torch.manual_seed(5)
     model = timm.create_model("test_resnet", num_classes=4)
     save_weights(tmp_path / "own.safetensors", model.state_dict())
@@ -34,7 +44,7 @@ def saved(tmp_path, monkeypatch):
     "how", ["model.weights=own.safetensors", "+model.kwargs.pretrained_cfg_overlay.file=own.safetensors"]
 )
 def test_own_weights_are_loaded_whole(saved, how):
-    classifier = build_classifier(config(how, "model.input_size=[3,64,48]"), NAMES)
+    classifier = built(how, "model.input_size=[3,64,48]")
     found = classifier.timm_state_dict()
     assert all(torch.equal(found[name], value) for name, value in saved.items())
     assert classifier.data_config["input_size"] == (3, 64, 48)
@@ -48,15 +58,25 @@ def test_weights_that_do_not_fit_are_refused(saved, how):
     foreign = {f"trunk.{i}": value for i, value in enumerate(saved.values())}
     save_weights("foreign.safetensors", foreign)
     with pytest.raises(InputError, match=r"foreign\.safetensors: \d+ of \d+ weights are missing"):
-        build_classifier(config(how), NAMES)
+        built(how)
 
 
-def test_a_head_of_another_width_is_refused_where_nothing_trains_it(saved):
+def test_what_was_loaded_is_said_and_its_classes_are_checked(saved, capsys):
+    built("model.weights=own.safetensors")
+    assert "own.safetensors: safetensors, names of the timm model" in capsys.readouterr().out
+    save_weights("named.safetensors", saved, {"class_names": ["d", "c", "b", "a"]})
+    with pytest.raises(InputError, match=r"its head's columns are d, c, b, a, .*give the same data\.columns"):
+        built("model.weights=named.safetensors")
+
+
+def test_a_head_of_another_width_is_refused_where_nothing_trains_it(saved, tmp_path):
+    (tmp_path / "photos" / "test" / "e").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "photos" / "test" / "e" / "0.png")
     with pytest.raises(InputError, match="has 4 columns, the partition has 5"):
-        build_classifier(config("model.weights=own.safetensors"), tuple("abcde"))
+        built("model.weights=own.safetensors")
     # With source images the head is trained anyway.
-    digits = ("model.kwargs.in_chans=3", "model.weights=own.safetensors")
-    classifier = build_classifier(composed(TrainConfig, "train", *digits), tuple("abcdefghij"))
+    digits = composed(TrainConfig, "train", "model.kwargs.in_chans=3", "model.weights=own.safetensors")
+    classifier = build_source_stage(digits, console()).classifier
     assert torch.equal(classifier.timm_state_dict()["conv1.0.weight"], saved["conv1.0.weight"])
     assert classifier.head.out_features == 10
 

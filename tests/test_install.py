@@ -171,7 +171,9 @@ print(HubDataset("table", "train").class_names)
         ("semantic", ("-c", SEMANTIC), "("),
         ("hub", ("-c", HUB), "('cat', 'dog')"),
         ("clip", ("-c", CLIP), "2"),
-        ("sweeps", ("-m", "ftc.calibrate", "-m"), "finished"),
+        ("sweeps", ("-m", "ftc.calibrate", "-m", "hydra/launcher=joblib"), "finished"),
+        ("sweeps", ("-c", "import optuna, hydra_plugins.hydra_submitit_launcher; print('there')"), "there"),
+        ("ray", ("-m", "ftc.calibrate", "-m", "hydra/launcher=ray"), "finished"),
     ],
     indirect=["extra"],
 )
@@ -180,6 +182,5 @@ def test_every_extra_does_its_work(extra, line, printed):
         (script,) = (block for block in readme_blocks("python") if "save_logits.py" in block)
         extra.result("-c", script)
         files = ("train=train.npz", "eval=test.npz")
-        line = (*line, *files, "partition.seen=[0,1],[0,2]", "hydra/launcher=joblib")
-        extra.result("-c", "import optuna, hydra_plugins.hydra_submitit_launcher")
+        line = (*line, *files, "partition.seen=[0,1],[0,2]")
     assert printed in extra.result(*line)

@@ -51,11 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="take the official lists from this clone of the paper's released repository; by default our own "
         "are drawn: 70/30 of every class for office_home, 80/20 for imagenet_r and imagenet_sketch",
     )
+    parser.add_argument(
+        "--groups",
+        metavar="PATTERN",
+        help="images that our own lists keep on one side: a regular expression on their paths, or a file of "
+        "lines 'PATH GROUP'",
+    )
     tasks = ", ".join(BENCHMARKS["vtab"].tasks)
     parser.add_argument("--task", help=f"task of vtab: {tasks}")
     given = parser.parse_args(arguments)
     try:
-        print(prepare(given.benchmark, given.to, given.original, given.lists, given.task))
+        print(prepare(given.benchmark, given.to, given.original, given.lists, given.task, given.groups))
     except (InputError, OSError) as error:
         fail(str(error))
 

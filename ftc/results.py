@@ -111,12 +111,33 @@ class StageRecords(BaseModel):
     calibrated: dict[str, StageRecord]
 
 
+class OwnDomain(BaseModel):
+    """The source model on source images that were held out of its training.
+
+    Attributes:
+        acc_all: Y/Y on them, a fraction.
+        num_samples: how many there are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    acc_all: float
+    num_samples: int
+
+    def __str__(self) -> str:
+        return (
+            f"Source model on its own domain: {100 * self.acc_all:.1f} % of {self.num_samples:,} images that "
+            "were held out of its training"
+        )
+
+
 class RunRecord(BaseModel):
     """The record of a finished run.
 
     Attributes:
         schema_version: version of the file's schema, which the file calls ``schema``.
         experiment: name of the experiment.
+        title: the run's name in print: experiment, data and partition; empty in older records.
         method: title of the method of fine-tuning; None where nothing was trained, or for older records.
         seed: seed of fine-tuning; None where there was none.
         partition: seen, absent and other columns.
@@ -125,6 +146,9 @@ class RunRecord(BaseModel):
         num_samples: number of evaluated samples by group.
         deployed: the calibrator whose γ is folded into ``checkpoints/calibrated.safetensors``; None where
             there is no model to deploy.
+        own_domain: the source model on its own domain; None where that was not measured.
+        near_copies: share of the held-out seen images V that are nearly an image that is trained on, see
+            `ftc.functional.near_copies`; None where there are none held out.
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
         checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
             for a run that trained them.
@@ -136,6 +160,7 @@ class RunRecord(BaseModel):
 
     schema_version: Literal[2] = Field(SCHEMA, alias="schema")
     experiment: str
+    title: str = ""
     method: str | None = None
     seed: int | None
     partition: PartitionRecord
@@ -143,6 +168,8 @@ class RunRecord(BaseModel):
     timing: dict[str, float]
     num_samples: dict[str, int]
     deployed: str | None
+    own_domain: OwnDomain | None = None
+    near_copies: float | None = None
     feature_drift: dict[str, float | None] = Field(default_factory=dict)
     checkpoint: str | None = None
     selection: dict[str, float | None] = Field(default_factory=dict)
@@ -177,6 +204,12 @@ class RunRecord(BaseModel):
                 ) from error
             reason = f"{key}: {first['msg'].lower()}"
             raise InputError(f"{path}: not a results file ({reason}); repeat the run") from error
+
+    @property
+    def name(self) -> str:
+        """The run's name in print, with the seed of fine-tuning."""
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.title or self.experiment}{seed}"
 
     def rows(self) -> list[tuple[str, StageRecord]]:
         """Source, fine-tuned and calibrated stages: seen-only, then unlabelled ones, oracles last."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import seed_everything
+from torch import Tensor
 
 from ftc.assembly.images import Images
 from ftc.assembly.instantiate import make
@@ -16,7 +17,7 @@ from ftc.config.calibration import CalibratorsConfig
 from ftc.config.commands import TrainConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
 from ftc.config.training import OptimizerConfig, SchedulerConfig
-from ftc.data import ImageCache, Loading, PartitionedDataModule, Preprocessing
+from ftc.data import ImageCache, Loading, PartitionedDataModule, Preprocessing, hold_out
 from ftc.errors import InputError
 from ftc.evaluation.summary import Bootstrap, Measures
 from ftc.finetune import FineTuneModule, Full, Method, build_optimizer, build_scheduler
@@ -66,12 +67,28 @@ def _create(
 
 
 def build_datamodule(
-    config: TrainConfig, images: Images, classifier: Classifier, partition: ClassPartition, seed: int
+    config: TrainConfig,
+    images: Images,
+    classifier: Classifier,
+    partition: ClassPartition,
+    seed: int,
+    held_out: Tensor | None = None,
 ) -> PartitionedDataModule:
-    """Build the target domain's data module."""
+    """Build the target domain's data module.
+
+    Args:
+        config: the job's configuration.
+        images: the run's images.
+        classifier: says how to prepare them.
+        partition: seen, absent and other columns.
+        seed: seed of the training stream.
+        held_out: the training images that are held out; by default they are chosen by ``data.holdout``.
+    """
     data = config.data
     train = images.readers["train"]
     assert train is not None
+    if held_out is None:
+        held_out = hold_out(train.targets, partition.seen, data.holdout, images.groups["train"])
     return PartitionedDataModule(
         train,
         partition,
@@ -79,7 +96,7 @@ def build_datamodule(
         val=images.readers["val"],
         test=images.readers["test"],
         pool=images.readers["pool"],
-        holdout=data.holdout,
+        held_out=held_out,
         gallery_every=data.gallery_every,
         loading=_loading(config, seed, data.iterations_per_epoch),
     )
@@ -91,10 +108,12 @@ def build_source_datamodule(
     """Build the source domain's data module, which trains on all of its classes."""
     reader = images.readers["source"]
     assert reader is not None
+    columns = images.columns("source")
     return PartitionedDataModule(
         reader,
-        ClassPartition(len(images.class_names), seen=images.columns("source")),
+        ClassPartition(len(images.class_names), seen=columns),
         _preprocessing(config, classifier, "source_augmentation"),
+        held_out=hold_out(reader.targets, columns, config.source.holdout, images.groups["source"]),
         loading=_loading(config, config.source.seed, config.source.iterations_per_epoch),
     )
 

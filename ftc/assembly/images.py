@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
+from torch import Tensor
 
 from ftc.assembly.instantiate import make
 from ftc.config.commands import TrainConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
-from ftc.data import Checked, Reader, check_images, columns_of, select, workers
+from ftc.data import Checked, Groups, Reader, check_images, columns_of, groups_of, select, workers
 from ftc.data.folders import counted
+from ftc.data.groups import notes_on_groups
 from ftc.data.readers import sample_name
 from ftc.errors import InputError
 from ftc.models import label_names
@@ -27,17 +29,26 @@ class Images:
         class_names: one per head column.
         notes: what was left out of the data, and what it has twice, a line each.
         samples: count and digest of every reader's list of samples and labels, as in a manifest.
+        groups: groups of every reader's samples, see `ftc.data.groups_of`.
     """
 
     readers: Mapping[str, Reader | None]
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
     samples: Mapping[str, dict[str, Any]]
+    groups: Mapping[str, Groups | None]
 
     def columns(self, split: str) -> tuple[int, ...]:
         """Head columns of which a reader has images."""
         reader = self.readers[split]
         return () if reader is None else tuple(reader.targets.unique().tolist())
+
+    def names(self, split: str, chosen: Tensor) -> tuple[str, ...]:
+        """Names of the samples of a reader that a mask, bool (N,), chooses; what is not UTF-8 is escaped."""
+        reader = self.readers[split]
+        assert reader is not None
+        names = [sample_name(reader, row) for row in chosen.nonzero()[:, 0].tolist()]
+        return tuple(n.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for n in names)
 
 
 def build_images(config: TrainConfig) -> Images:
@@ -67,8 +78,11 @@ def build_images(config: TrainConfig) -> Images:
     checked = check_images(present, data.on_error, config.cache("images"), processes, data.overlap)
     for key, reader in present.items():
         readers[key] = select(reader, checked.rows[key])
-    samples = {key: _digest(reader) for key, reader in readers.items() if reader is not None}
-    return Images(readers, columns.names, tuple(_notes(raw, checked)), samples)
+    used = {key: reader for key, reader in readers.items() if reader is not None}
+    groups = groups_of(data.groups, used)
+    notes = (*_notes(raw, checked), *notes_on_groups(groups))
+    samples = {key: _digest(reader) for key, reader in used.items()}
+    return Images(readers, columns.names, notes, samples, groups)
 
 
 def _notes(raw: Mapping[str, Any], checked: Checked) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ftc.benchmarks.catalogue import Benchmark
 from ftc.errors import InputError
+from ftc.hub import hub_within_reach
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -31,7 +32,8 @@ def download(benchmark: Benchmark, task: str | None) -> tuple[Path, dict[str, st
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot = Path(snapshot_download(hub, repo_type="dataset", allow_patterns=[benchmark.pattern]))
+        with hub_within_reach():
+            snapshot = Path(snapshot_download(hub, repo_type="dataset", allow_patterns=[benchmark.pattern]))
     except Exception as error:  # the client's errors share no base class
         reason = (str(error).strip().splitlines() or [""])[0]
         origin = f"https://huggingface.co/datasets/{hub}" if task else benchmark.origin

@@ -36,6 +36,7 @@ class IWildCam(FileReader):
 
     Attributes:
         location: the target camera; None for ``source``.
+        groups: the sequence of each image.
 
     Raises:
         InputError: no such part or camera, a camera of a single sequence, tables that cannot be read, or
@@ -70,7 +71,8 @@ class IWildCam(FileReader):
             rows = past if part == "train" else future
         targets = [_label(table, row, len(names)) for row in rows]
         files = [f"{WILDS_IMAGES}/{row['filename']}" for row in rows]
-        super().__init__(root, files, targets, names, mode, on_error)
+        groups = [row["sequence_remapped"] for row in rows]
+        super().__init__(root, files, targets, names, mode, on_error, groups)
 
 
 def _class_names(path: Path) -> list[str]:

@@ -4,30 +4,56 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ftc.benchmarks.catalogue import PARTS, Benchmark
 from ftc.benchmarks.hub_tables import spaceless
 from ftc.errors import InputError
 
+# A function from an image's path to its group, None where it is alone.
+Group = Callable[[str], str | None]
+
 # The lines of each list file, path and label, by the file's name.
 Lists = dict[str, list[tuple[str, int]]]
 
 
-def own_lists(benchmark: Benchmark, files: Sequence[str]) -> Lists:
-    """Divide every class's images into training and test images, by the files' paths alone."""
+def own_lists(benchmark: Benchmark, files: Sequence[str], group: Group | None = None) -> Lists:
+    """Divide every class's images into training and test images, by the files' paths alone.
+
+    Args:
+        benchmark: says which lists there are, and the share of training images.
+        files: paths of the images.
+        group: function from a path to the group that it belongs to, None where it is alone. A group is on one
+            side in all classes and lists, and each side of a class gets a group where there are two.
+
+    Raises:
+        InputError: no image is in a group.
+    """
+    if group is not None and not any(map(group, files)):
+        raise InputError(f"--groups: fits no image, such as {files[0]}; give a pattern on these paths")
     classes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for file in files:
         *domain, name, _ = file.split("/")
         classes[domain[0] if domain else benchmark.lists[0], name].append(file)
     labels = _labels(benchmark, {name for _, name in classes})
+    is_for_training: dict[str, bool] = {}
     lists: Lists = {f"{prefix}_{part}.txt": [] for prefix in benchmark.lists for part in PARTS}
     for (prefix, name), members in sorted(classes.items()):
+        together: dict[str, list[str]] = defaultdict(list)
+        for file in members:
+            together[(group and group(file)) or file].append(file)
         # Neighbours in a folder are often alike; a hash shuffles them in the same way everywhere.
-        members = sorted(members, key=lambda file: hashlib.sha256(file.encode()).digest())
+        shuffled = sorted(together, key=lambda key: hashlib.sha256(key.encode()).digest())
         count = max(1, min(int(benchmark.train_share * len(members) + 0.5), len(members) - 1))
-        for part, chosen in zip(PARTS, (members[:count], members[count:]), strict=True):
+        sides: tuple[list[str], list[str]] = ([], [])
+        for key in shuffled:
+            train, test = sides
+            fits = len(train) + len(together[key]) / 2 <= count
+            if key == shuffled[-1] and not (train and test):
+                fits = not train
+            sides[0 if is_for_training.setdefault(key, fits) else 1].extend(together[key])
+        for part, chosen in zip(PARTS, sides, strict=True):
             lists[f"{prefix}_{part}.txt"] += [(file, labels[name]) for file in sorted(chosen)]
     return lists
 

@@ -33,8 +33,9 @@ from ftc.benchmarks.hub_tables import (
     open_table,
     spaceless,
 )
-from ftc.benchmarks.lists import Lists, check_listed, official_lists, own_lists
+from ftc.benchmarks.lists import Group, Lists, check_listed, official_lists, own_lists
 from ftc.errors import InputError
+from ftc.files import file_digest
 
 _WNID = re.compile(r"n\d{8}")
 
@@ -47,6 +48,7 @@ class Prepared(BaseModel):
         task: of VTAB, else None.
         origin: the folder or archive it was laid out from, or the repository on the hub and its revision.
         lists: ``own`` or ``official``; None for benchmarks without lists.
+        groups: the regular expression of groups in our own lists, or the SHA-256 of the file; None without.
         file_names: ``original`` or ``numbered``; None for benchmarks without lists.
         total: number of images.
         images: their numbers by split, domain and class, as far as the benchmark has these.
@@ -59,6 +61,7 @@ class Prepared(BaseModel):
     task: str | None = None
     origin: dict[str, str]
     lists: Literal["own", "official"] | None = None
+    groups: str | None = None
     file_names: Literal["original", "numbered"] | None = None
     total: int
     images: dict[str, Any]
@@ -71,6 +74,7 @@ def prepare(
     original: Path | None = None,
     lists: Path | None = None,
     task: str | None = None,
+    groups: str | None = None,
 ) -> str:
     """Lay out a benchmark below the data root, unless that is done.
 
@@ -83,6 +87,8 @@ def prepare(
         original: original folder or archive; None downloads it from the hub.
         lists: clone of the paper's released repository that holds the official lists; None draws our own.
         task: the task of VTAB; None elsewhere.
+        groups: images that our own lists keep on one side: a regular expression on paths, or a file, see
+            `ftc.data.groups`; None where each is alone.
 
     Returns:
         One line that names the folder, its number of images and its lists.
@@ -94,12 +100,17 @@ def prepare(
     folder = benchmark.folder(to, task)
     if lists is not None and not benchmark.lists:
         raise InputError(f"--lists {lists}: {name} has no lists; leave it out")
+    if groups is not None and (lists is not None or not benchmark.lists):
+        whose = "the official lists are" if benchmark.lists else f"{name} has no lists of our own; it is"
+        raise InputError(f"--groups {groups}: {whose} taken as published; leave it out")
+    named = file_digest(groups) if groups is not None and Path(groups).is_file() else groups
     if (folder / MANIFEST).is_file():
-        return _ready(folder, lists)
+        return _ready(folder, lists, named)
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder}: is there but was not prepared; move it away and give it as --from")
     if original is not None and not original.exists():
         raise InputError(f"--from {original}: no such file or folder")
+    group = None if groups is None else _group_finder(groups)
     official = None if lists is None else official_lists(benchmark, lists)
     if original is None:
         original, origin = download(benchmark, task)
@@ -112,11 +123,11 @@ def prepare(
         result.mkdir()
         opened = original if original.is_dir() else extract(original, Path(temporary) / "archive")
         try:
-            content = _lay_out(benchmark, opened, result, official)
+            content = _lay_out(benchmark, opened, result, official, group)
         except InputError as error:
             # Users know the archive, not the temporary folder that it is unpacked into.
             raise InputError(str(error).replace(str(opened), str(original))) from error
-        manifest = Prepared(benchmark=name, task=task, origin=origin, **content)
+        manifest = Prepared(benchmark=name, task=task, origin=origin, groups=named, **content)
         text = manifest.model_dump_json(indent=2, exclude_none=True)
         (result / MANIFEST).write_text(text + "\n", encoding="utf-8")
         folder.parent.mkdir(exist_ok=True)
@@ -124,15 +135,23 @@ def prepare(
     return _summary(folder, "prepared", manifest)
 
 
-def _lay_out(benchmark: Benchmark, original: Path, result: Path, official: Lists | None) -> dict[str, Any]:
+def _group_finder(groups: str) -> Group:
+    from ftc.data.groups import group_finder
+
+    return group_finder(groups, "--groups")
+
+
+def _lay_out(
+    benchmark: Benchmark, original: Path, result: Path, official: Lists | None, group: Group | None
+) -> dict[str, Any]:
     if benchmark.tasks:
         return _lay_out_tables(original, result)
     if benchmark.lists:
-        return _lay_out_images(benchmark, original, result, official)
+        return _lay_out_images(benchmark, original, result, official, group)
     return _lay_out_wilds(original, result)
 
 
-def _ready(folder: Path, lists: Path | None) -> str:
+def _ready(folder: Path, lists: Path | None, groups: str | None) -> str:
     path = folder / MANIFEST
     try:
         manifest = Prepared.model_validate_json(path.read_bytes())
@@ -145,6 +164,11 @@ def _ready(folder: Path, lists: Path | None) -> str:
             f"{folder}: is ready with lists of our own; for the official ones move it away, then give it as "
             f"--from together with --lists {lists}"
         )
+    if groups is not None and manifest.groups != groups:
+        raise InputError(
+            f"{folder}: is ready with lists of other groups; move it away, then give it as --from together "
+            f"with --groups {groups}"
+        )
     return _summary(folder, "is ready", manifest)
 
 
@@ -154,15 +178,16 @@ def _summary(folder: Path, state: str, manifest: Prepared) -> str:
         return f"{line}, official lists"
     if manifest.lists is not None:
         share = round(100 * BENCHMARKS[manifest.benchmark].train_share)
+        grouped = "" if manifest.groups is None else ", groups on one side"
         return (
-            f"{line}, lists of our own ({share}/{100 - share} of every class), not the official ones: give a "
-            "clone of the paper's released repository as --lists for those"
+            f"{line}, lists of our own ({share}/{100 - share} of every class{grouped}), not official ones: "
+            "give a clone of the paper's released repository as --lists for those"
         )
     return line
 
 
 def _lay_out_images(
-    benchmark: Benchmark, original: Path, result: Path, official: Lists | None
+    benchmark: Benchmark, original: Path, result: Path, official: Lists | None, group: Group | None
 ) -> dict[str, Any]:
     """Lay out images in class folders, and their lists."""
     own_names, images = _images(benchmark, original)
@@ -183,7 +208,7 @@ def _lay_out_images(
     if not files:
         raise InputError(f"{original}: no image in its class folders; images end in {', '.join(IMAGE_FILES)}")
     if official is None:
-        lists = own_lists(benchmark, files)
+        lists = own_lists(benchmark, files, group)
     else:
         check_listed(benchmark, official, set(files))
         lists = official

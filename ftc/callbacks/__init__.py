@@ -3,7 +3,7 @@
 from ftc.callbacks.calibration import CalibrationCallback
 from ftc.callbacks.checkpointing import Checkpointing, LeaveSignalsAlone, WholeCheckpointIO, fit
 from ftc.callbacks.divergence import StopWhenDiverged
-from ftc.callbacks.progress import progress
+from ftc.callbacks.progress import name_stage, progress
 from ftc.callbacks.recorder import PredictionRecorder
 from ftc.callbacks.seeding import SeedSteps
 
@@ -16,5 +16,6 @@ __all__ = [
     "StopWhenDiverged",
     "WholeCheckpointIO",
     "fit",
+    "name_stage",
     "progress",
 ]

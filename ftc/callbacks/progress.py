@@ -24,6 +24,13 @@ def progress(stage: str, leads: bool, out: Console) -> Callback:
     return StageBar(stage, shown=leads)
 
 
+def name_stage(trainer: Trainer, stage: str) -> None:
+    """Give another name to what a trainer shows next."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, (StageBar, EpochLines)):
+            callback.stage = stage
+
+
 class StageBar(RichProgressBar):
     """Lightning's bar, with the stage's name in front.
 
@@ -66,4 +73,4 @@ class EpochLines(Callback):
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             left = (trainer.max_epochs - done) * each
             line += f" of {trainer.max_epochs}, {each:.1f} s each, {left:.0f} s left"
-        self.out.print(line, soft_wrap=True, markup=False, highlight=False)
+        self.out.print(line)

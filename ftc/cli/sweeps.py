@@ -59,8 +59,8 @@ class Sweep:
         rows = read_rows(self.folder / SWEEP_TABLE)
         swept = swept_keys(rows)
         out = console()
-        out.print(sweep_table(rows, swept, self.objective, out.width))
-        out.print(f"Sweep folder: {self.folder}", soft_wrap=True)
+        out.print(sweep_table(rows, swept, self.objective, out.width), soft_wrap=False)
+        out.print(f"Sweep folder: {self.folder}")
         failed = [row for row in rows if row["status"] != FINISHED]
         for row in failed:
             job = " ".join(f"{key}={row[key]}" for key in swept if row[key]) or row["run"]

@@ -59,6 +59,8 @@ def _explain_reference(config: DictConfig, error: InterpolationKeyError) -> str:
             # The value selects among keys, as data.source does among data.domains.
             group = parts[0]
             named = [key for key in config[group] if _value(config, f"{group}.{key}") == choice]
+            # Others may repeat it.
+            named.sort(key=lambda key: OmegaConf.is_interpolation(config[group], key))
             key = f"{group}.{named[0]}" if named else ".".join(parts[:depth])
             return f"{key}={choice}: no such choice; choose from {', '.join(map(str, choices))}"
     return f"{error.full_key}: refers to {missing}, which the configuration lacks; choose another, or add it"

@@ -125,8 +125,12 @@ class TrainConfig(JobConfig):
         """Whether the source stage trains: with source images, and without ``source.checkpoint``."""
         return self.data.readers.source is not None and self.source.checkpoint is None
 
-    def cache(self, part: Literal["source", "folds", "images"]) -> Path:
-        """Folder of a part of the cache, which runs share: source models, folds of PCV or decoded images."""
+    def cache(self, part: Literal["source", "own_domain", "folds", "images"]) -> Path:
+        """Folder of a part of the cache, which runs share.
+
+        Args:
+            part: source models, what was measured on their own domains, folds of PCV, or decoded images.
+        """
         return Path(self.cache_dir) / part
 
     def execution(self) -> dict[str, Any]:
@@ -134,18 +138,27 @@ class TrainConfig(JobConfig):
         return {"channels_last": self.channels_last, "compile": self.compile}
 
     def run_name(self) -> str:
-        """The name of the run folder: experiment, digest of the configuration, seeds."""
-        return f"{self.name}-{digest(self.content())}-{self.partition.label()}-s{self.seed}"
+        """The name of the run folder: experiment, data, digest of the configuration, partition, seed."""
+        data = "" if self.data.label is None else f"-{self.data.label}"
+        return f"{self.name}{data}-{digest(self.content())}-{self.partition.label()}-s{self.seed}"
+
+    def title(self) -> str:
+        """The run's name in print: experiment, data and partition."""
+        data = [] if self.data.label is None else [str(self.data.label)]
+        return " ".join([self.name, *data, self.partition.label()])
 
     def content(self) -> dict[str, Any]:
         """Everything that the run's numbers depend on, as JSON types; files by content, not by path."""
         content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
-        content["data"].pop("num_workers")
+        for key in ("num_workers", "label"):
+            content["data"].pop(key)
         content["partition"] = self.partition.identity()
         content["model"] = self.model.identity()
         content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
         if self.data.columns_file is not None:
             content["data"]["columns"] = file_digest(self.data.columns_file)
+        if self.data.groups_file is not None:
+            content["data"]["groups"] = file_digest(self.data.groups_file)
         return content
 
 
@@ -206,6 +219,7 @@ class CompareConfig(Node):
 
     runs: str
     chosen_on: list[NonNegativeInt]
+    by: list[str]
     refit: bool
     shifts: list[float]
 

@@ -38,6 +38,7 @@ class DataConfig(Node):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     benchmark: str | None = None
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | int | None
     num_classes: PositiveInt | None
     columns: str | None
     unmapped: Literal["error", "skip"]
@@ -45,6 +46,7 @@ class DataConfig(Node):
     overlap: Literal["error", "allow"]
     readers: ReadersConfig
     holdout: Annotated[float, Field(ge=0, lt=1)]
+    groups: str | None
     augmentation: list[Target]
     source_augmentation: list[Target]
     batch_size: PositiveInt
@@ -71,6 +73,11 @@ class DataConfig(Node):
     def columns_file(self) -> str | None:
         """The file that names the columns; None where none does."""
         return None if self.columns in _NAMED else self.columns
+
+    @property
+    def groups_file(self) -> str | None:
+        """The file that names the groups; None where a regular expression or nothing does."""
+        return self.groups if self.groups is not None and Path(self.groups).is_file() else None
 
     @property
     def parameters(self) -> dict[str, Any]:

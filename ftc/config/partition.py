@@ -267,7 +267,10 @@ class FilePartition(PartitionRule):
         return "file"
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind, "manifest": self._manifest().model_dump(mode="json", by_alias=True)}
+        return {
+            "kind": self.kind,
+            "manifest": self._manifest().model_dump(mode="json", by_alias=True, exclude={"held_out"}),
+        }
 
     def _manifest(self) -> PartitionManifest:
         return PartitionManifest.read(Path(self.path))

@@ -45,6 +45,7 @@ class SourceConfig(Node):
     checkpoint: str | None
     strict: bool
     seed: NonNegativeInt
+    holdout: Annotated[float, Field(ge=0, lt=1)]
     max_epochs: PositiveInt
     iterations_per_epoch: PositiveInt | None
     optimizer: OptimizerConfig

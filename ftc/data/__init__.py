@@ -5,6 +5,8 @@ from ftc.data.checks import Checked, check_images
 from ftc.data.columns import HeadColumns, columns_of
 from ftc.data.datamodule import Loading, PartitionedDataModule
 from ftc.data.folders import ClassFolders, ListFile, UnlabelledFolder
+from ftc.data.groups import Groups, groups_of
+from ftc.data.holdout import hold_out
 from ftc.data.libraries import HubDataset, TorchvisionDataset
 from ftc.data.readers import ArrayReader, EncodedReader, Reader, select
 from ftc.data.sampler import EndlessSampler, ShardSampler, batch_share
@@ -17,6 +19,7 @@ __all__ = [
     "ClassFolders",
     "EncodedReader",
     "EndlessSampler",
+    "Groups",
     "HeadColumns",
     "HubDataset",
     "ImageCache",
@@ -31,6 +34,8 @@ __all__ = [
     "batch_share",
     "check_images",
     "columns_of",
+    "groups_of",
+    "hold_out",
     "select",
     "workers",
 ]

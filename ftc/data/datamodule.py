@@ -73,13 +73,13 @@ class PartitionedDataModule(LightningDataModule):
     * ``gallery``: the training split's images of all other classes under the evaluation transform. They and
       the calibration data give the class means of the nearest-class-mean probe, and serve nothing else.
     * ``pool``: images whose labels are hidden: every target is −1.
-    * ``val``, ``test``: all classes. Without a validation split, ``holdout`` takes a share of the seen
-      training images out of the loaders above, and ``val`` holds those.
+    * ``val``, ``test``: all classes. Without a validation split, ``held_out`` takes training images out of
+      the loaders above, and ``val`` holds those.
 
     Validation runs over two to four loaders, whose roles are `validation_roles`: calibration data, gallery
-    and pool where there is one, and then the validation data. With neither a validation split nor ``holdout``
-    the test split takes their place, in the role ``test``; it is watched only, and nothing may be estimated
-    from it.
+    and pool where there is one, and then the validation data. With neither a validation split nor
+    ``held_out`` the test split takes their place, in the role ``test``; it is watched only, and nothing may
+    be estimated from it.
 
     Batches are moved to the device of the trainer's model, or stay on the CPU without a trainer, and are
     normalised there. On a device other than the CPU the last augmentations run there as well.
@@ -89,8 +89,8 @@ class PartitionedDataModule(LightningDataModule):
         val: validation split, or None.
         test: test split, or None.
         pool: target images to use without labels, or None; the names of its classes do not matter.
-        holdout: share of each seen class's training images to hold out in place of a validation split; at
-            least one image of a class stays in training. The choice depends on their number alone.
+        held_out: bool (N,), the training images to hold out in place of a validation split, such as the
+            choice of `ftc.data.hold_out`; None for none.
         partition: seen, absent and other head columns.
         preprocessing: preprocessing of images, for training and for evaluation.
         gallery_every: a training's validations evaluate the gallery after every so many epochs and at their
@@ -99,10 +99,11 @@ class PartitionedDataModule(LightningDataModule):
 
     Attributes:
         validation_roles: the role of each validation loader, in order.
+        held_out: bool (N,), the training images that are held out.
 
     Raises:
-        InputError: a reader whose class names are not the head's columns, a seen class without images, or
-            ``holdout`` beside a validation split or outside [0, 1).
+        InputError: a reader whose class names are not the head's columns, a seen class without images to
+            train on, or ``held_out`` beside a validation split or of another length.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class PartitionedDataModule(LightningDataModule):
         val: Reader | None = None,
         test: Reader | None = None,
         pool: Reader | None = None,
-        holdout: float = 0.0,
+        held_out: Tensor | None = None,
         gallery_every: int | None = 1,
         loading: Loading | None = None,
     ) -> None:
@@ -125,19 +126,22 @@ class PartitionedDataModule(LightningDataModule):
                     f"data.readers.{name} names {len(reader.class_names)} classes, the head has "
                     f"{partition.num_classes} columns; set data.num_classes to the head's width"
                 )
-        counts = torch.bincount(train.targets, minlength=partition.num_classes)
+        if held_out is None:
+            held_out = torch.zeros(len(train.targets), dtype=torch.bool)
+        if held_out.shape != train.targets.shape or (val is not None and held_out.any()):
+            raise InputError(
+                f"held_out has shape {tuple(held_out.shape)} for {len(train.targets)} training images; give "
+                "one value an image, and no validation split beside it"
+            )
+        counts = torch.bincount(train.targets[~held_out], minlength=partition.num_classes)
         without = [c for c in partition.seen if counts[c] == 0]
         if without:
             raise InputError(
                 f"seen class {without[0]} ({train.class_names[without[0]]}) has no training image; "
                 "leave it out of partition.seen or add images"
             )
-        if not 0 <= holdout < 1 or (holdout and val is not None):
-            raise InputError(
-                f"data.holdout={holdout}: give a share below 1 where data.readers.val=null, else 0"
-            )
         self.readers: dict[str, Reader | None] = {"train": train, "val": val, "test": test, "pool": pool}
-        self._held_out = _held_out(train.targets, partition.seen, holdout)
+        self.held_out = held_out
         self.partition = partition
         self.preprocessing = preprocessing
         self.loading = loading or Loading()
@@ -150,7 +154,7 @@ class PartitionedDataModule(LightningDataModule):
         others[list(partition.seen)] = False
         self._gallery_classes = (others & (counts > 0)).nonzero()[:, 0].tolist()
         gallery = ("gallery",) if gallery_every and self._gallery_classes else ()
-        last = "test" if val is None and not holdout and test is not None else "val"
+        last = "test" if val is None and not held_out.any() and test is not None else "val"
         self.validation_roles = ("calibration", *gallery, *(() if pool is None else ("pool",)), last)
 
     @property
@@ -167,7 +171,7 @@ class PartitionedDataModule(LightningDataModule):
 
     def _rows(self, split: str, classes: Sequence[int] | None) -> tuple[str, Reader, Tensor]:
         """The reader of a split's images, its key, and the rows of the given classes, all for None."""
-        held_out = split == "val" and self.readers["val"] is None and bool(self._held_out.any())
+        held_out = split == "val" and self.readers["val"] is None and bool(self.held_out.any())
         source = "train" if held_out else split
         reader = self.readers[source]
         if reader is None:
@@ -176,9 +180,9 @@ class PartitionedDataModule(LightningDataModule):
         if classes is not None:
             wanted = torch.isin(reader.targets, torch.tensor(classes))
         if held_out:
-            wanted &= self._held_out
+            wanted &= self.held_out
         elif split == "train":
-            wanted &= ~self._held_out
+            wanted &= ~self.held_out
         return source, reader, wanted.nonzero()[:, 0]
 
     def _stored_images(self, split: str, reader: Reader, rows: Tensor | None = None) -> StoredImages:
@@ -305,7 +309,7 @@ class PartitionedDataModule(LightningDataModule):
         Raises:
             InputError: no images are held out.
         """
-        if self.readers["val"] is None and not self._held_out.any():
+        if self.readers["val"] is None and not self.held_out.any():
             raise InputError("no images are held out of training; set data.holdout, or name data.readers.val")
         return self._evaluation_loader("val", self.partition.seen)
 
@@ -326,13 +330,3 @@ class PartitionedDataModule(LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         """The loader of all classes of the test split."""
         return self._evaluation_loader("test")
-
-
-def _held_out(targets: Tensor, seen: Sequence[int], share: float) -> Tensor:
-    """A mask over the training images that selects a share of every seen class, evenly spaced."""
-    mask = torch.zeros(len(targets), dtype=torch.bool)
-    for column in seen:
-        rows = (targets == column).nonzero()[:, 0]
-        count = min(math.ceil(share * len(rows)), len(rows) - 1)
-        mask[rows[(torch.arange(count) * len(rows)) // max(count, 1)]] = True
-    return mask

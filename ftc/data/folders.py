@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -29,6 +30,7 @@ class FileReader:
         class_names: one name per class.
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
         on_error: whether a missing file is an ``error``, or is left out and noted in `skipped` (``skip``).
+        groups: the group of every file, see `ftc.data.groups`; None without any.
 
     Attributes:
         skipped: the reason for each sample that was left out, by its name.
@@ -48,6 +50,7 @@ class FileReader:
         class_names: Iterable[str],
         mode: str = "RGB",
         on_error: OnError = "error",
+        groups: Sequence[str] | None = None,
     ) -> None:
         self.root = Path(root)
         self.class_names = tuple(class_names)
@@ -61,7 +64,9 @@ class FileReader:
             refuse_or_skip(self, reasons, on_error, f"of {len(files)} in {self.root}")
             present = [i for i, file in enumerate(files) if file not in missing]
             files, targets = [files[i] for i in present], targets[present]
+            groups = groups and [groups[i] for i in present]
         self.files = tuple(files)
+        self.groups = groups
         self.targets = targets
 
     def decode(self, index: int) -> Image.Image:
@@ -201,6 +206,20 @@ def read_list(file: Path) -> list[tuple[str, int]]:
     Raises:
         InputError: no such file, no line in it, or a line that does not end in a whole number.
     """
+    return [(path, int(label)) for path, label in read_fields(file, "path LABEL", r"-?[0-9]+")]
+
+
+def read_fields(file: Path, form: str, last: str = ".+") -> list[tuple[str, str]]:
+    """Read lines of two fields, a path, which may contain spaces, and another.
+
+    Args:
+        file: the file.
+        form: what a line is, for messages.
+        last: regular expression that the other field matches.
+
+    Raises:
+        InputError: no such file, no line in it, or a line of another form.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -209,12 +228,12 @@ def read_list(file: Path) -> list[tuple[str, int]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        path, _, label = line.strip().rpartition(" ")
-        if not path or not label.lstrip("-").isdigit():
-            raise InputError(f"{file}: line {number} is {line!r}; write one image a line, 'path LABEL'")
-        lines.append((path.strip(), int(label)))
+        path, _, field = line.strip().rpartition(" ")
+        if not path or not re.fullmatch(last, field):
+            raise InputError(f"{file}: line {number} is {line!r}; write one image a line, '{form}'")
+        lines.append((path.strip(), field))
     if not lines:
-        raise InputError(f"{file}: no line in it; write one image a line, 'path LABEL'")
+        raise InputError(f"{file}: no line in it; write one image a line, '{form}'")
     return lines
 
 

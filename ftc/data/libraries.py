@@ -12,6 +12,7 @@ from PIL import Image
 
 from ftc.data.decode import decode_image
 from ftc.errors import InputError, require
+from ftc.hub import hub_within_reach
 
 
 class HubDataset:
@@ -27,6 +28,7 @@ class HubDataset:
         where: required values of further columns, by name; rows with other values are left out.
         config: name of the data set's configuration, where it has several.
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
+        group: name of the column of groups, such as a patient's or a video's number; None without one.
 
     Raises:
         InputError: the package ``datasets`` is not installed, no such data set, split or column, or a label
@@ -42,17 +44,19 @@ class HubDataset:
         where: Mapping[str, Any] | None = None,
         config: str | None = None,
         mode: str = "RGB",
+        group: str | None = None,
     ) -> None:
         require("datasets", "hub", path)
         import datasets
 
         datasets.disable_progress_bars()
         try:
-            table = datasets.load_dataset(path, config, split=split)
+            with hub_within_reach():
+                table = datasets.load_dataset(path, config, split=split)
         except Exception as error:  # the library's errors share no base class
             reason = " ".join(str(error).split())
             raise InputError(f"{path}: could not read split {split}: {reason}") from error
-        for column in (image, label, *(where or {})):
+        for column in (image, label, *([] if group is None else [group]), *(where or {})):
             if column not in table.column_names:
                 raise InputError(
                     f"{path}: no column {column}; choose from {', '.join(map(str, table.column_names))}"
@@ -75,6 +79,7 @@ class HubDataset:
             self.targets = torch.as_tensor(targets, dtype=torch.int64)
         else:
             raise InputError(f"{path}: column {label} has no class names; choose one of class labels or text")
+        self.groups = None if group is None else [str(g) for g in np.asarray(table[group][:])[rows].tolist()]
         self.path = path
         self.mode = mode
         self._rows = rows

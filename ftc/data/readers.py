@@ -21,6 +21,9 @@ OnError = Literal["error", "skip"]
 class Reader(Protocol):
     """Images with labels.
 
+    A reader may also have ``groups``, one name for each sample: samples of a group, such as frames of a
+    video, stay on one side of every split, see `ftc.data.groups`.
+
     Attributes:
         targets: int64 (N,), indices into ``class_names``.
         class_names: one name per class.
@@ -117,6 +120,8 @@ class Subset:
         self.rows = rows.tolist()
         self.targets = base.targets[rows] if targets is None else targets
         self.class_names = base.class_names if class_names is None else tuple(class_names)
+        groups = getattr(base, "groups", None)
+        self.groups = None if groups is None else [groups[row] for row in self.rows]
 
     def decode(self, index: int) -> Image.Image:
         return self.base.decode(self.rows[index])

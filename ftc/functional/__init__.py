@@ -2,6 +2,7 @@
 
 from ftc.functional.accuracy import accuracies, partition_accuracy
 from ftc.functional.bootstrap import bootstrap_accuracies
+from ftc.functional.copies import near_copies
 from ftc.functional.curve import SeenAbsentCurve, curve_of_outcomes, seen_absent_curve
 from ftc.functional.features import class_means, cosine_logits, feature_change
 from ftc.functional.gamma import average_logit_gap, logit_gap, matching_quantile
@@ -26,6 +27,7 @@ __all__ = [
     "logit_gap",
     "logit_scale",
     "matching_quantile",
+    "near_copies",
     "partition_accuracy",
     "pool_statistics",
     "reduce_logits",

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from ftc.errors import InputError
+from ftc.hub import hub_within_reach
 
 
 class Classifier(nn.Module):
@@ -152,7 +153,8 @@ def create_classifier(
             head that is not one linear layer.
     """
     try:
-        model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **(kwargs or {}))
+        with hub_within_reach():
+            model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **(kwargs or {}))
     except (OSError, SafetensorError, pickle.UnpicklingError) as error:
         raise _not_to_be_had(name, error) from error
     except (RuntimeError, TypeError, ValueError) as error:
@@ -213,7 +215,8 @@ def _pretrained_config(name: str, kwargs: Mapping[str, Any]) -> Any:
     try:
         source, variant = timm.models.parse_model_name(name)
         if source == "hf-hub":
-            given, variant, _ = timm.models.load_model_config_from_hf(variant)
+            with hub_within_reach():
+                given, variant, _ = timm.models.load_model_config_from_hf(variant)
         elif source == "local-dir":
             from timm.models._hub import load_model_config_from_path
 

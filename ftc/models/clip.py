@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ftc.errors import InputError, require
+from ftc.hub import hub_within_reach
 from ftc.models.classifier import Classifier
 
 TEMPLATES = ("a photo of a {}.",)
@@ -89,17 +90,18 @@ def _load(open_clip: ModuleType, name: str, pretrained: str | None, weights: boo
     tag = _tag(open_clip, name, pretrained)
     load = weights and pretrained is not None
     try:
-        model = open_clip.create_model(
-            name,
-            pretrained if load and ":" not in name else None,
-            load_weights=load,
-            require_pretrained=load,
-            # Set even without weights, so that weights loaded later find the model that they were saved from.
-            force_quick_gelu=tag.get("quick_gelu", False),
-            force_preprocess_cfg=tag,
-        ).eval()
-        tokenizer = open_clip.get_tokenizer(name)
-        width = open_clip.get_model_config(name)["embed_dim"]
+        with hub_within_reach():
+            model = open_clip.create_model(
+                name,
+                pretrained if load and ":" not in name else None,
+                load_weights=load,
+                require_pretrained=load,
+                # Set even without weights, so that those loaded later find the model they were saved from.
+                force_quick_gelu=tag.get("quick_gelu", False),
+                force_preprocess_cfg=tag,
+            ).eval()
+            tokenizer = open_clip.get_tokenizer(name)
+            width = open_clip.get_model_config(name)["embed_dim"]
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         mend = "run once with network access, or name a file of them"
         if pretrained is not None and Path(pretrained).is_file():

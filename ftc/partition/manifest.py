@@ -38,6 +38,7 @@ class PartitionManifest(BaseModel):
         seen: names of the seen classes.
         absent: names of the absent classes.
         samples: number and digest of samples, by split.
+        held_out: names of the training images that were held out to calibrate on.
 
     Raises:
         InputError: a class name that occurs twice, or seen or absent ones that are not class names.
@@ -50,6 +51,7 @@ class PartitionManifest(BaseModel):
     seen: tuple[str, ...]
     absent: tuple[str, ...]
     samples: dict[str, SampleList] = Field(default_factory=dict)
+    held_out: tuple[str, ...] = ()
 
     def model_post_init(self, context: Any) -> None:
         self.partition(self.class_names)
@@ -60,6 +62,7 @@ class PartitionManifest(BaseModel):
         partition: ClassPartition,
         class_names: Sequence[str],
         samples: Mapping[str, Mapping[str, Any]] | None = None,
+        held_out: Sequence[str] = (),
     ) -> PartitionManifest:
         """The manifest of a partition.
 
@@ -67,6 +70,7 @@ class PartitionManifest(BaseModel):
             partition: seen, absent and other columns.
             class_names: one name for each head column.
             samples: ``count`` and ``sha256`` by split.
+            held_out: names of the training images that are held out.
 
         Raises:
             InputError: more or fewer names than the head has columns, or a name that occurs twice.
@@ -80,6 +84,7 @@ class PartitionManifest(BaseModel):
             seen=tuple(class_names[c] for c in partition.seen),
             absent=tuple(class_names[c] for c in partition.absent),
             samples={split: SampleList(**content) for split, content in (samples or {}).items()},
+            held_out=tuple(held_out),
         )
 
     def partition(self, class_names: Sequence[str]) -> ClassPartition:

@@ -55,7 +55,7 @@ def write_figures(folder: Path, record: RunRecord, epochs: Sequence[Row] = ()) -
         figures["gains"] = lambda: gains(record)
     if rows:
         figures["accuracies"] = lambda: accuracies_over_epochs(record, rows)
-        figures["logit_scales"] = lambda: logit_scales_over_epochs(rows)
+        figures["logit_scales"] = lambda: logit_scales_over_epochs(record, rows)
     paths = []
     with matplotlib.rc_context(STYLE):
         for name, draw in figures.items():
@@ -68,7 +68,7 @@ def write_figures(folder: Path, record: RunRecord, epochs: Sequence[Row] = ()) -
 
 def seen_absent_curve(record: RunRecord) -> Figure:
     """Acc_{U/Y} against Acc_{S/Y} over γ; markers for source, γ = 0, every γ̂ and γ* (the paper's curve)."""
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    figure = Figure(figsize=(9.2, 5.2), layout="constrained")
     axes = figure.add_subplot()
     evaluated = "fine-tuned" if record.checkpoint is None else "checkpoint"
     models = [(evaluated, record.stages.fine_tuned, BLUE)]
@@ -114,12 +114,9 @@ def seen_absent_curve(record: RunRecord) -> Figure:
                 edgecolors="white",
             )
     axes.set(xlabel="seen accuracy S/Y (%)", ylabel="absent accuracy U/Y (%)", xlim=(0, 102), ylim=(0, 102))
-    axes.set_title("Seen–absent curve: one scalar γ trades the two")
-    if len(markers) > 8:
-        figure.set_figwidth(9.6)
-        figure.legend(loc="outside right center")
-    elif axes.collections:
-        axes.legend(loc="lower left")
+    axes.set_title(f"Seen–absent curve: one scalar γ trades the two\n{record.name}")
+    if axes.collections:
+        figure.legend(loc="outside right upper")
     else:
         axes.text(50, 50, "no absent-class samples were evaluated", ha="center")
     return figure
@@ -130,7 +127,8 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
 
     Where only seen classes are validated, the right panel says so: γ can only take from their accuracy.
     """
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    figure.suptitle(record.name)
     whole = _has(epochs, "acc_absent")
     left, right = figure.subplots(1, 2, sharey=True)
     for key, label, colour in (
@@ -156,7 +154,7 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     return figure
 
 
-def logit_scales_over_epochs(epochs: list[Row]) -> Figure:
+def logit_scales_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     """Mean logits of absent-class samples by epoch, if any, and how far seen columns outgrow absent ones."""
     of_absent = (
         ("logit_ground_truth_on_absent", "ground truth", ABSENT),
@@ -164,7 +162,8 @@ def logit_scales_over_epochs(epochs: list[Row]) -> Figure:
         ("logit_seen_max_on_absent", "largest seen", SEEN),
     )
     whole = _has(epochs, *(key for key, _, _ in of_absent))
-    figure = Figure(figsize=(10 if whole else 5.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(10 if whole else 5.4, 4.8), layout="constrained")
+    figure.suptitle(record.name)
     *others, right = figure.subplots(1, 1 + whole, squeeze=False)[0]
     for left in others:
         for key, label, colour in of_absent:
@@ -182,7 +181,7 @@ def logit_scales_over_epochs(epochs: list[Row]) -> Figure:
 
 def gains(record: RunRecord) -> Figure:
     """Accuracy gain from source to fine-tuned, network classifier against NCM (the paper's bars)."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
     width = 0.38
     groups = (("acc_seen", "seen S/Y"), ("acc_absent", "absent U/Y"), ("acc_all", "all Y/Y"))
@@ -201,8 +200,9 @@ def gains(record: RunRecord) -> Figure:
     axes.set_xticks(range(len(groups)), [name for _, name in groups])
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.15)
-    axes.set(title="Fine-tuning: classifier against features", ylabel="gain over source (points)")
-    axes.legend()
+    axes.set(ylabel="gain over source (points)")
+    axes.set_title(f"Fine-tuning: classifier against features\n{record.name}")
+    _legend_below(axes)
     return figure
 
 
@@ -229,4 +229,10 @@ def _finish_epoch_axes(*panels: Any) -> None:
         axes.set_xlabel("epoch (−1: source model)")
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
-            axes.legend()
+            _legend_below(axes)
+
+
+def _legend_below(axes: Any) -> None:
+    """Put the legend where it covers nothing."""
+    columns = 3 if len(axes.get_legend_handles_labels()[0]) <= 3 else 2
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=columns)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, readable, stage_title
@@ -14,16 +13,23 @@ from ftc.results import LANES, Lane, RunRecord, StageRecord
 
 MIN_WIDTH = 120
 
+# Share of V up to which near copies are not told of: some images are alike though nothing links them.
+MOST_NEAR_COPIES = 0.125
+
 
 def console(quiet: bool = False) -> Console:
-    """A console wide enough for the tables, also where output goes to a file."""
-    return Console(width=max(Console().width, MIN_WIDTH), quiet=quiet)
+    """A console wide enough for the tables, also in a file; it prints lines as they are."""
+    width = max(Console().width, MIN_WIDTH)
+    return Console(width=width, quiet=quiet, soft_wrap=True, markup=False, highlight=False)
 
 
 def print_record(out: Console, record: RunRecord, folder: Path, finished_before: bool) -> None:
     """Print the end of a job: its tables, its times, the model to deploy, and its folder."""
     for table in results_tables(record):
-        out.print(table)
+        out.print(table, soft_wrap=False)
+    if record.own_domain is not None:
+        out.print(str(record.own_domain))
+    warn_of_near_copies(out, record.near_copies)
     if record.timing:
         seconds = ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in record.timing.items())
         out.print(f"Time: {seconds}")
@@ -31,7 +37,18 @@ def print_record(out: Console, record: RunRecord, folder: Path, finished_before:
         out.print("* folded into checkpoints/calibrated.safetensors, which any timm user can load")
     if finished_before:
         out.print("Finished before; nothing was computed. overwrite=true computes it again.", style="yellow")
-    out.print(f"Run folder: {folder}", soft_wrap=True)
+    out.print(f"Run folder: {folder}")
+
+
+def warn_of_near_copies(out: Console, share: float | None) -> None:
+    """Print a line where more of V is nearly trained on than images of their own would be."""
+    if share is not None and share > MOST_NEAR_COPIES:
+        out.print(
+            f"{100 * share:.0f} % of the held-out images are nearly copies of images that are trained on, so "
+            "that accuracies and γ from them look better than they are. Name what belongs together, such as "
+            "the frames of a video, in data.groups.",
+            style="yellow",
+        )
 
 
 def results_tables(record: RunRecord) -> Iterator[Table]:
@@ -101,7 +118,7 @@ def _sweep(
     for row in rows:
         star = " *" if row is best else ""
         cells = [_percent(float(row[key])) if row.get(key) else "–" for key in numbers]
-        error = [escape(row["error"])] if failed else []
+        error = [row["error"]] if failed else []
         style = None if row["status"] == "finished" else "red"
         table.add_row(*(_value(row[key]) for key in swept), row["status"] + star, *cells, *error, style=style)
     return table
@@ -113,7 +130,7 @@ def _table(record: RunRecord, lane: Lane, rows: Mapping[str, StageRecord]) -> Ta
     method = "" if record.method is None else f"{record.method}, "
     seed = "" if record.seed is None else f"; seed {record.seed}"
     title = (
-        f"{record.experiment}, {method}{LANES[lane]}\ntest images {counts}; seen columns "
+        f"{record.title or record.experiment}, {method}{LANES[lane]}\ntest images {counts}; seen columns "
         f"{_short(partition.seen)}, absent {_short(partition.absent)}{seed}"
     )
     table = Table(title=title, caption="Percent; γ in logits. An oracle looks at test labels: a bound.")
@@ -157,9 +174,9 @@ def _percent(value: float | None) -> str:
 def _value(text: str) -> str:
     """A swept value; a long number is rounded to four digits."""
     try:
-        return f"{float(text):.4g}" if len(text) > 8 else escape(text)
+        return f"{float(text):.4g}" if len(text) > 8 else text
     except ValueError:
-        return escape(text)
+        return text
 
 
 def _range(interval: tuple[float | None, float | None] | None, scale: float) -> str:

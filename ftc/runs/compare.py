@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,11 @@ from ftc.results import CONFIG_FILE, FILE_NAME, LANES, Lane, RunRecord
 # How many pools with another share of absent-class images are drawn and averaged for each run.
 DRAWS = 3
 
+# A key beside those of the configuration: the number of seen classes.
+NUM_SEEN = "num_seen"
+# The keys that runs are grouped by unless others are asked for.
+BY = ("name", NUM_SEEN)
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -44,12 +49,26 @@ class FinishedRun:
     Attributes:
         folder: the run folder.
         record: the run's results.
-        partition_seed: seed of the class partition; None where the partition was not drawn.
+        config: the run's configuration, as ``config.yaml`` has it.
     """
 
     folder: Path
     record: RunRecord
-    partition_seed: int | None
+    config: Mapping[str, Any]
+
+    @property
+    def partition_seed(self) -> int | None:
+        """Seed of the class partition; None where the partition was not drawn."""
+        return self.config["partition"].get("seed")
+
+    def value(self, key: str) -> str | None:
+        """The value of a key of the configuration, or of ``num_seen``, as text; None where there is none."""
+        if key == NUM_SEEN:
+            return str(len(self.partition.seen))
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return None if value is None else str(value)
 
     @property
     def partition(self) -> ClassPartition:
@@ -84,8 +103,8 @@ def read_runs(folder: Path) -> list[FinishedRun]:
     for path in sorted(folder.rglob(FILE_NAME)):
         config = path.parent / CONFIG_FILE
         if config.is_file():
-            seed = yaml.safe_load(config.read_text())["partition"].get("seed")
-            runs.append(FinishedRun(path.parent, RunRecord.read(path.parent), seed))
+            content = yaml.safe_load(config.read_text())
+            runs.append(FinishedRun(path.parent, RunRecord.read(path.parent), content))
     if not runs:
         raise InputError(f"runs={folder}: no finished run of ftc.train below it; name a sweep's folder")
     for run in runs:
@@ -179,23 +198,25 @@ def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int)
     return torch.cat([seen[:few_seen], absent[:few_absent]]).sort().values
 
 
-def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int]) -> str:
+def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int], by: Sequence[str] = BY) -> str:
     """A Markdown table of mean (worst) gaps by estimator, in percentage points.
 
     Runs on the partitions that estimators were chosen on, if any, have a column of their own; all others are
-    reported.
+    reported, together and by every value of each key in which they differ.
 
     Args:
         gaps: the gaps of one lane.
         chosen_on: partition seeds that estimators and constants were chosen on.
+        by: keys to group by, see `FinishedRun.value`.
     """
     chosen = [gap for gap in gaps if gap.run.partition_seed in chosen_on]
     reported = [gap for gap in gaps if gap.run.partition_seed not in chosen_on]
     columns = {**({"chosen on": chosen} if chosen else {}), "**reported**": reported}
-    for recipe in dict.fromkeys(gap.run.record.experiment for gap in gaps):
-        columns[recipe] = [gap for gap in reported if gap.run.record.experiment == recipe]
-    for size in sorted({len(gap.run.partition.seen) for gap in gaps}):
-        columns[f"{size} seen"] = [gap for gap in reported if len(gap.run.partition.seen) == size]
+    for key in by:
+        values = dict.fromkeys(gap.run.value(key) for gap in gaps)
+        if len(values) > 1:
+            for value in values:
+                columns[_heading(key, value)] = [gap for gap in reported if gap.run.value(key) == value]
     runs = {name: {id(gap.run) for gap in column} for name, column in columns.items()}
     lines = [
         "| estimator | " + " | ".join(f"{name} ({len(runs[name])})" for name in columns) + " |",
@@ -206,6 +227,14 @@ def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int]) -> str:
         cells = (_cell([gap.points for gap in c if gap.estimator == estimator]) for c in columns.values())
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _heading(key: str, value: str | None) -> str:
+    """The title of the column of a value: ``digits``, ``5 seen``, ``target=Cl``."""
+    if key == NUM_SEEN:
+        return f"{value} seen"
+    value = "null" if value is None else value
+    return value if key == "name" else f"{key.rpartition('.')[-1]}={value}"
 
 
 def _cell(points: list[float]) -> str:
@@ -235,14 +264,17 @@ def _sections(config: CompareConfig) -> Iterator[str]:
         InputError: see `read_runs`.
     """
     runs = read_runs(Path(config.runs))
+    for key in config.by:
+        if all(run.value(key) is None for run in runs):
+            raise InputError(f"by={key}: no run's config.yaml has a value of it; name a key, or {NUM_SEEN}")
     for lane, title in LANES.items():
         if lane != "oracle" and any(run.record.lane(lane) for run in runs):
             yield f"### {title[0].upper()}{title[1:]}\n"
-            yield markdown_table(recorded_gaps(runs, lane), config.chosen_on) + "\n"
+            yield markdown_table(recorded_gaps(runs, lane), config.chosen_on, config.by) + "\n"
     if config.refit:
         yield "### The same with the test images as the pool\n"
-        yield markdown_table(refitted_gaps(runs), config.chosen_on) + "\n"
+        yield markdown_table(refitted_gaps(runs), config.chosen_on, config.by) + "\n"
         for shift in config.shifts:
             signed = f"{shift:+g}".replace("-", "−")
             yield f"### Pool of test images, share of absent-class images {signed}\n"
-            yield markdown_table(refitted_gaps(runs, shift), config.chosen_on) + "\n"
+            yield markdown_table(refitted_gaps(runs, shift), config.chosen_on, config.by) + "\n"

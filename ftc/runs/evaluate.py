@@ -76,6 +76,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             _, after, predictions = _evaluation(parts, calibrators, observed)
         record = RunRecord(
             experiment=config.name,
+            title=config.title(),
             seed=None,
             partition=partition.record(),
             versions=versions(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ftc.assembly.trainers import averaging_callbacks, training_callbacks
 from ftc.calibrators import Fold, FoldEvidence, FoldPlan
 from ftc.callbacks import PredictionRecorder, fit
 from ftc.errors import InputError
+from ftc.files import digest
 from ftc.models import cached_tensors, load_tensors, other_weights
 from ftc.partition import ClassPartition
 from ftc.runs.parts import Parts
@@ -47,8 +47,7 @@ def train_or_find_fold(parts: Parts, plan: FoldPlan, k: int, source_weights: Pat
             return _train(parts, plan, k, pseudo_seen, checkpoint)
 
     identity = _identity(parts, plan, k, pseudo_seen, source_weights)
-    tell = partial(parts.out.print, soft_wrap=True, markup=False, highlight=False)
-    path, _ = cached_tensors(identity, parts.config.cache("folds"), outputs, tell)
+    path, _ = cached_tensors(identity, parts.config.cache("folds"), outputs, parts.out.print)
     tensors = load_tensors(path)
     try:
         return Fold.from_logits(
@@ -65,7 +64,7 @@ def _train(
     config, classifier, seed = parts.config, parts.classifier, plan.seed + k
     pseudo_absent = [c for c in parts.partition.seen if c not in pseudo_seen]
     partition = ClassPartition(parts.partition.num_classes, pseudo_seen, pseudo_absent)
-    data = build_datamodule(config, parts.images, classifier, partition, seed)
+    data = build_datamodule(config, parts.images, classifier, partition, seed, parts.data.held_out)
     seed_everything(seed, workers=True, verbose=False)
     module = build_module(
         classifier, config.optimizer, config.scheduler, build_method(config), hidden=parts.partition.absent
@@ -106,8 +105,9 @@ def _identity(
         "pseudo_seen": pseudo_seen,
         "seed": plan.seed + k,
         "data": config.data.model_dump(
-            exclude={"readers", "gallery_every", "eval_batch_size", "num_workers"}
+            include={"augmentation", "batch_size", "iterations_per_epoch", "cache"}
         ),
+        "held_out": digest(parts.images.names("train", parts.data.held_out)),
         "readers": config.data.readers.model_dump(include=FITTED),
         "samples": {split: digest for split, digest in parts.images.samples.items() if split in FITTED},
         "method": config.method,

@@ -70,7 +70,7 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
     trainers = Trainers(config.trainer, 1 if device.type == "cpu" else [device.index], leads(), out)
     images = build_images(config)
     for note in images.notes:
-        out.print(note, soft_wrap=True, markup=False, highlight=False)
+        out.print(note)
     classifier = build_classifier(config, images.class_names, pretrained)
     if pretrained and config.model.file is not None and config.source.checkpoint is None:
         file = Path(config.model.file)
@@ -112,6 +112,16 @@ def build_parts(
         if calibrator.folds is not None:
             calibrator.folds.draw(partition)
     data = build_datamodule(config, images, classifier, partition, config.seed)
+    train = images.readers["train"]
+    assert train is not None
+    known = set(train.targets[data.held_out].tolist())
+    without = [images.class_names[c] for c in partition.seen if config.data.holdout and c not in known]
+    if without:
+        names = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+        source.out.print(
+            f"data.holdout: holds out no image of {names} ({len(without)} of {len(partition.seen)} seen "
+            "classes), which have a single image or too large groups"
+        )
     return Parts(config, images, classifier, source.trainers, dict(calibrators), partition, data, source.out)
 
 
@@ -122,8 +132,11 @@ def identity(config: TrainConfig, images: Images) -> dict[str, Any]:
 
 
 def manifest(parts: Parts) -> PartitionManifest:
-    """The manifest of the choice of classes and of the lists of samples."""
-    return PartitionManifest.of(parts.partition, parts.images.class_names, parts.images.samples)
+    """The manifest of the choice of classes, the lists of samples and the images that are held out."""
+    images, held_out = parts.images, parts.data.held_out
+    return PartitionManifest.of(
+        parts.partition, images.class_names, images.samples, images.names("train", held_out)
+    )
 
 
 def shared_facts(parts: Parts, source_weights: Path | None) -> dict[str, Any]:

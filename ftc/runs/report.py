@@ -12,7 +12,7 @@ from ftc.functional import SeenStatistics
 from ftc.metrics import FeatureDrift
 from ftc.models import copied
 from ftc.partition import ClassPartition
-from ftc.results import RunRecord, StageRecord, StageRecords, nullable, versions
+from ftc.results import OwnDomain, RunRecord, StageRecord, StageRecords, nullable, versions
 from ftc.runs.folder import Predictions
 from ftc.runs.processes import leads
 from ftc.runs.stages import Stages
@@ -25,6 +25,7 @@ def report(
     training: Training,
     stages: Stages,
     source_weights: Path,
+    own_domain: OwnDomain | None,
     before: Result,
     after: Result,
     moved: Mapping[str, Result],
@@ -35,6 +36,7 @@ def report(
         training: the run's training; its classifier has the fine-tuned model's weights.
         stages: the run's stages, with folder and times.
         source_weights: the file of the source model's weights.
+        own_domain: the source model on its own domain.
         before, after: results of `Training.evaluate_source` and `Training.test`.
         moved: results of `evaluate_moved_weights`, by calibrator.
     """
@@ -45,6 +47,7 @@ def report(
         deployed = parts.config.calibration.deployed
         record = RunRecord(
             experiment=parts.config.name,
+            title=parts.config.title(),
             method=training.module.method.title,
             seed=parts.config.seed,
             partition=parts.partition.record(),
@@ -52,6 +55,8 @@ def report(
             timing={},
             num_samples=after["num_samples"],
             deployed=deployed,
+            own_domain=own_domain,
+            near_copies=before["near_copies"],
             feature_drift=_feature_drift(predictions, parts.partition),
             selection=_selection(training, records, after["predictions"], moved),
             stages=records,

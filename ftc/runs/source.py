@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import frozen
 from lightning.pytorch import seed_everything
 from rich.console import Console
@@ -16,11 +16,13 @@ from ftc.assembly.images import Images
 from ftc.assembly.trainers import Trainers, training_callbacks
 from ftc.callbacks import PredictionRecorder, fit
 from ftc.config.commands import TrainConfig
+from ftc.data import PartitionedDataModule
 from ftc.errors import InputError
-from ftc.files import file_digest
+from ftc.files import digest, file_digest
+from ftc.functional import partition_accuracy
 from ftc.metrics import NearestClassMean
-from ftc.models import Classifier, cached_tensors, load_checkpoint, load_weights
-from ftc.results import versions
+from ftc.models import Classifier, cached_tensors, load_checkpoint, load_tensors, load_weights
+from ftc.results import OwnDomain, versions
 from ftc.runs.processes import all_or_none
 from ftc.runs.stages import Stages
 
@@ -53,13 +55,52 @@ class SourceStage:
         """
         config = self.config
         with stages.timed("source"), all_or_none():
-            tell = partial(self.out.print, soft_wrap=True, markup=False, highlight=False)
             cache = config.cache("source")
-            file, fresh = cached_tensors(self._identity(), cache, self._weights, tell)
+            file, fresh = cached_tensors(self._identity(), cache, self._weights, self.out.print)
             load_weights(file, self.classifier)
         verb = "cached, loaded" if not fresh else "trained" if config.trains_source else "loaded"
         self.out.print(f"Source model {verb} in {stages.timing['source']:.1f} s: {file}")
         return file
+
+    def own_domain(self) -> OwnDomain | None:
+        """Measure the source model on the source images that were held out of its training, and print it.
+
+        The classifier must have the source model's weights. What was measured before comes from the cache.
+
+        Returns:
+            None where no source image is known to be new to the source model.
+        """
+        config = self.config
+        if self.images.readers["source"] is None:
+            return None
+        data = build_source_datamodule(config, self.images, self.classifier)
+        if not config.trains_source or not data.held_out.any():
+            kept = f"source.holdout={config.source.holdout:g} holds none of its images out"
+            why = kept if config.trains_source else "source.checkpoint may have been trained on its images"
+            self.out.print(f"How well it knows its own domain is not measured: {why}")
+            return None
+        identity = {"measured": self._identity(), "average": config.calibration.average}
+        with all_or_none():
+            file, _ = cached_tensors(
+                identity, config.cache("own_domain"), lambda _: self._measured(data), self.out.print
+            )
+        found = load_tensors(file)
+        own = OwnDomain(acc_all=float(found["acc_all"]), num_samples=int(found["num_samples"]))
+        self.out.print(str(own))
+        return own
+
+    def _measured(self, data: PartitionedDataModule) -> dict[str, Tensor]:
+        recorder = PredictionRecorder(("val",))
+        module = build_module(self.classifier, self.config.source.optimizer, self.config.source.scheduler)
+        trainer = self.trainers.single("source model, own domain", recorder)
+        trainer.validate(module, data.held_out_dataloader(), verbose=False)
+        latest = recorder.latest["val"]
+        average = self.config.calibration.average
+        found = partition_accuracy(latest["logits"], latest["target"], data.partition, average=average)
+        return {
+            "acc_all": torch.tensor(found["acc_all"], dtype=torch.float64),
+            "num_samples": torch.tensor(len(latest["target"])),
+        }
 
     def class_means(self) -> Tensor:
         """Class means (C, D) of the source model's features; without source images, its head's weights.
@@ -89,11 +130,9 @@ class SourceStage:
             seed_everything(config.source.seed, workers=True, verbose=False)
             data = build_source_datamodule(config, self.images, classifier)
             module = build_module(classifier, config.source.optimizer, config.source.scheduler)
-            reader = self.images.readers["source"]
-            assert reader is not None
             self.out.print(
                 f"Training the source model: {config.source.max_epochs} epochs, "
-                f"{len(reader.targets):,} images of {len(data.partition.seen)} classes"
+                f"{data.num_trained:,} images of {len(data.partition.seen)} classes"
             )
             trainer = self.trainers.single(
                 "source model",
@@ -108,17 +147,21 @@ class SourceStage:
     def _identity(self) -> dict[str, Any]:
         """Everything that the source model depends on, as JSON types."""
         config = self.config
-        trained_on = {
-            **config.data.model_dump(include={"source_augmentation", "batch_size", "cache"}),
-            "reader": config.data.readers.source,
-            "samples": self.images.samples.get("source"),
-        }
+        trained_on = None
+        if config.trains_source:
+            data = build_source_datamodule(config, self.images, self.classifier)
+            trained_on = {
+                **config.data.model_dump(include={"source_augmentation", "batch_size", "cache"}),
+                "reader": config.data.readers.source,
+                "samples": self.images.samples.get("source"),
+                "held_out": digest(self.images.names("source", data.held_out)),
+            }
         return {
             "model": config.model.identity(),
             "class_names": self.images.class_names,
-            "data": trained_on if config.trains_source else None,
+            "data": trained_on,
             "checkpoint": file_digest(config.source.checkpoint),
-            "source": config.source.model_dump(exclude={"checkpoint"}),
+            "source": config.source.model_dump(exclude={"checkpoint", "holdout"}),
             "trainer": config.trainer.recipe(),
             "execution": config.execution(),
             "versions": versions(),
@@ -142,4 +185,4 @@ def load_named(
             f"{path}: its head's columns are {', '.join(names[:5])}, …, the data's "
             f"{', '.join(images.class_names[:5])}, …; give the same data.columns"
         )
-    out.print(str(report), soft_wrap=True, markup=False, highlight=False)
+    out.print(str(report))

@@ -69,6 +69,7 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
             this_run = identity(config, parts.images)
             resumed = goes_on(folder, this_run, config, out)
         weights = weights or source.run(stages)
+        own_domain = source.own_domain()
         plans = {calibrator.folds for calibrator in calibrators.values() if calibrator.folds is not None}
         folds = {}
         if plans:
@@ -96,7 +97,7 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
             for name, calibrator in calibrators.items()
             if calibrator.weights is not None
         }
-        return report(training, stages, weights, before, after, moved)
+        return report(training, stages, weights, own_domain, before, after, moved)
 
 
 def _train_fold(config: TrainConfig, fold: int, out: Console) -> dict[str, Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from attrs import frozen
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 
 from ftc.assembly.components import build_method, build_module
 from ftc.assembly.trainers import averaging_callbacks, training_callbacks
-from ftc.callbacks import CalibrationCallback, PredictionRecorder, fit
+from ftc.callbacks import CalibrationCallback, PredictionRecorder, fit, name_stage
 from ftc.errors import InputError
 from ftc.evaluation.summary import calibrated_record, fine_tuned_record
 from ftc.finetune import FineTuneModule
+from ftc.functional import near_copies
+from ftc.reporting.tables import warn_of_near_copies
+from ftc.results import none_if_nan
 from ftc.runs.parts import Parts
 from ftc.runs.stages import Stages
 
@@ -43,11 +47,31 @@ class Training:
             The result of `test`, for the source model, and ``calibration``, the callback's state.
         """
         config = self.parts.config
-        self.parts.out.print("Evaluating the source model")
+        data = self.parts.data
+        others = {split: len(r.targets) for split in ("val", "test") if (r := data.readers[split])}
+        counts = ", ".join(
+            f"{n:,} {split}" for split, n in {"seen train": data.num_trained, **others}.items()
+        )
+        self.parts.out.print(f"Evaluating the source model: {counts} images")
+        name_stage(self.trainer, "source model")
         seed_everything(config.seed, workers=True, verbose=False)
         self.trainer.validate(self.module, self.parts.data, verbose=False)
         origin = "source domain" if config.trains_source else "pre-training"
-        return {**self._tested(origin), "calibration": self.callback.state_dict()}
+        result = {**self._tested(origin), "calibration": self.callback.state_dict()}
+        return {**result, "near_copies": self._near_copies()}
+
+    def _near_copies(self) -> float | None:
+        """The share of V that is nearly an image that is trained on; None without V."""
+        latest, seen = self.recorder.latest, torch.tensor(self.parts.partition.seen)
+        if not self.parts.config.data.held_out:
+            return None
+        val, trained = latest["val"], latest["calibration"]
+        kept = torch.isin(val["target"], seen)
+        share = near_copies(
+            val["features"][kept], val["target"][kept], trained["features"], trained["target"]
+        )
+        warn_of_near_copies(self.parts.out, share)
+        return none_if_nan(share)
 
     def fine_tune(self, stages: Stages) -> None:
         """Fine-tune the source model, or go on with an interrupted training of it.
@@ -64,10 +88,12 @@ class Training:
             f"{len(parts.partition.seen)} classes"
         )
         seed_everything(parts.config.seed, workers=True, verbose=False)
+        name_stage(self.trainer, "fine-tuning")
         with self.module.prepared(parts.partition):
             checkpointing = fit(self.trainer, self.module, parts.data)
         if not self.trainer.global_step:
             raise InputError("trainer: fine-tuning ended before its first step; leave it time for one")
+        name_stage(self.trainer, "fine-tuned model")
         if self.callback.step != self.trainer.global_step:
             self.trainer.validate(self.module, parts.data, verbose=False)
         stages.timing["fine_tune"] = checkpointing.seconds

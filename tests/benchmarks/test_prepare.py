@@ -74,7 +74,7 @@ def lines(folder: Path, name: str) -> list[tuple[str, int]]:
 
 def test_archive_becomes_domains_classes_and_lists(world: Path, tmp_path: Path):
     said = prepare("office_home", tmp_path, world / "office_home")
-    assert "240 images" in said and "of our own (70/30 of every class), not the official ones" in said
+    assert "240 images" in said and "of our own (70/30 of every class), not official ones" in said
     folder = tmp_path / "office_home"
     assert sorted(f.name for f in folder.iterdir()) == sorted([*DOMAINS, "image_list", "prepared.json"])
     original = world / "office_home" / "OfficeHomeDataset_10072016" / "Real World" / "Drill" / "00001.jpg"
@@ -379,3 +379,46 @@ def test_command_line_needs_no_torch():
     code = "import sys, ftc.benchmarks.catalogue, ftc.prepare; print({'torch', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@given(data=st.data())
+def test_own_lists_keep_groups_on_one_side_of_all_domains(data):
+    sizes = data.draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 12), min_size=1))
+    files = [
+        f"{domain}/{name}/{data.draw(st.integers(0, 5))}-{i}.jpg"
+        for domain in DOMAINS[:2]
+        for name, size in sizes.items()
+        for i in range(size)
+    ]
+
+    def group(file):
+        return f"{file.split('/')[1]}{file.split('/')[2].split('-')[0]}"
+
+    lists = own_lists(BENCHMARKS["office_home"], files, group)
+    sides = {
+        part: {group(path) for name, lines in lists.items() if part in name for path, _ in lines}
+        for part in ("training", "testing")
+    }
+    assert not sides["training"] & sides["testing"]
+    assert sorted(path for entries in lists.values() for path, _ in entries) == sorted(files)
+    first = [group(file) for file in files if file.startswith(DOMAINS[0])]
+    for name in sizes:
+        if len({key for key in first if key.startswith(name)}) > 1:
+            assert all(any(key.startswith(name) for key in side) for side in sides.values())
+
+
+def test_groups_are_drawn_by_the_command_and_remembered(world, tmp_path):
+    options = ["office_home", "--from", str(world / "office_home"), "--to", str(tmp_path)]
+    done = run_module("prepare", tmp_path, *options, "--groups", r"(\w+/\w+)/0000[0-3]")
+    assert done.returncode == 0 and "of every class, groups on one side" in done.stdout
+    folder = tmp_path / "office_home"
+    lines = [line for file in (folder / "image_list").glob("Art_*") for line in file.read_text().split("\n")]
+    assert len({line.split()[0] for line in lines if line}) == 60
+    with pytest.raises(InputError, match="is ready with lists of other groups; move it away"):
+        prepare("office_home", tmp_path, groups="other")
+    with pytest.raises(InputError, match="--groups x: the official lists are taken as published"):
+        prepare("office_home", tmp_path / "2", world / "office_home", world / "clone", groups="x")
+    with pytest.raises(InputError, match="--groups x: vtab has no lists of our own"):
+        prepare("vtab", tmp_path / "2", groups="x", task="dtd")
+    with pytest.raises(InputError, match="--groups: fits no image, such as"):
+        prepare("office_home", tmp_path / "2", world / "office_home", groups="/none/")

@@ -19,6 +19,7 @@ from ftc.data import (
     Preprocessing,
     ShardSampler,
     UnlabelledFolder,
+    hold_out,
     select,
 )
 from ftc.data.loaders import Kept
@@ -182,8 +183,9 @@ def test_what_is_kept_has_a_limit():
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.999])
 def test_holdout_takes_seen_training_images_out_of_everything_else(reader, partition, share):
+    chosen = hold_out(reader.targets, partition.seen, share)
     data = PartitionedDataModule(
-        reader, partition, Preprocessing(CONFIG), holdout=share, loading=Loading(batch_size=7)
+        reader, partition, Preprocessing(CONFIG), held_out=chosen, loading=Loading(batch_size=7)
     )
     _, gallery, val = data.val_dataloader()
     held_out = ids(val)
@@ -202,19 +204,17 @@ def test_holdout_takes_seen_training_images_out_of_everything_else(reader, parti
 def test_held_out_images_are_spread_evenly(partition):
     images = np.zeros((600, 8, 8), np.uint8)
     reader = ArrayReader(images, np.repeat(np.arange(6), 100), tuple("abcdef"))
-    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=0.1)
+    chosen = hold_out(reader.targets, partition.seen, 0.1)
+    data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), held_out=chosen)
     held_out = sorted(i - 200 for i in ids(data.held_out_dataloader()) if 200 <= i < 300)
-    assert held_out == list(range(0, 100, 10))
-    again = PartitionedDataModule(
-        reader, partition, Preprocessing(CONFIG), holdout=0.1, loading=Loading(seed=9)
-    )
-    assert ids(again.held_out_dataloader()) == ids(data.held_out_dataloader())
+    assert held_out == list(range(4, 100, 10))
 
 
 def test_a_class_of_one_image_keeps_it_for_training(reader, partition):
     rows = [0, *range(1, 60, 6), *range(2, 60, 6), *range(4, 60, 6)]
     few = ArrayReader(reader.images[rows], reader.targets[rows], reader.class_names)
-    data = PartitionedDataModule(few, partition, Preprocessing(CONFIG), holdout=0.5)
+    chosen = hold_out(few.targets, partition.seen, 0.5)
+    data = PartitionedDataModule(few, partition, Preprocessing(CONFIG), held_out=chosen)
     assert set(labels(data.held_out_dataloader())) == {2, 4}
     assert 0 in labels(data.train_dataloader())
 
@@ -226,12 +226,19 @@ def test_held_out_data_of_a_validation_split_are_its_seen_classes(datamodule, pa
 @pytest.mark.parametrize("share", [-0.1, 1.0, 20])
 def test_holdout_that_is_no_share(reader, partition, share):
     with pytest.raises(InputError, match="give a share below 1"):
-        PartitionedDataModule(reader, partition, Preprocessing(CONFIG), holdout=share)
+        hold_out(reader.targets, partition.seen, share)
 
 
-def test_holdout_beside_a_validation_split(reader, partition):
-    with pytest.raises(InputError, match=r"data\.holdout=0\.2: .* else 0"):
-        PartitionedDataModule(reader, partition, Preprocessing(CONFIG), val=reader, holdout=0.2)
+def test_held_out_images_beside_a_validation_split_or_of_another_length(reader, partition):
+    chosen = hold_out(reader.targets, partition.seen, 0.2)
+    for arguments in ({"val": reader, "held_out": chosen}, {"held_out": chosen[1:]}):
+        with pytest.raises(InputError, match="give one value an image, and no validation split"):
+            PartitionedDataModule(reader, partition, Preprocessing(CONFIG), **arguments)
+
+
+def test_a_seen_class_of_which_all_images_are_held_out(reader, partition):
+    with pytest.raises(InputError, match=r"seen class 2 \(.*\) has no training image"):
+        PartitionedDataModule(reader, partition, Preprocessing(CONFIG), held_out=reader.targets == 2)
 
 
 def test_without_held_out_images_the_test_split_is_only_watched(reader, partition):
@@ -240,7 +247,8 @@ def test_without_held_out_images_the_test_split_is_only_watched(reader, partitio
     assert Counter(labels(data.val_dataloader()[3])) == Counter(reader.targets.tolist())
     with pytest.raises(InputError, match=r"set data\.holdout, or name data\.readers\.val"):
         data.held_out_dataloader()
-    held_out = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, holdout=0.2)
+    chosen = hold_out(reader.targets, partition.seen, 0.2)
+    held_out = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, held_out=chosen)
     assert held_out.validation_roles == ("calibration", "gallery", "val")
 
 

@@ -158,8 +158,8 @@ def test_figures_of_saved_logits_need_neither_source_nor_epochs(tmp_path):
 def test_an_evaluated_checkpoint_is_called_so_everywhere():
     for checkpoint, name in ((None, "fine-tuned"), ("a" * 64, "checkpoint")):
         evaluated = record(checkpoint=checkpoint)
-        (axes,) = seen_absent_curve(evaluated).axes
-        labels = {text.get_text() for text in axes.get_legend().get_texts()}
+        (legend,) = seen_absent_curve(evaluated).legends
+        labels = {text.get_text() for text in legend.get_texts()}
         assert f"{name}, γ = 0" in labels
         assert name in {str(cell) for table in results_tables(evaluated) for cell in table.columns[0].cells}
 
@@ -200,11 +200,11 @@ def test_figures_over_epochs_say_what_was_validated():
     left, right = accuracies_over_epochs(record(), rows).axes
     assert [line.get_label() for line in left.lines] == ["S/Y", "S/S"]
     assert right.get_title() == "Seen classes alone, S/Y: what γ takes from them"
-    (only,) = logit_scales_over_epochs(rows).axes
+    (only,) = logit_scales_over_epochs(record(), rows).axes
     assert [line.get_label() for line in only.lines] == ["on seen samples"]
     rows = [epoch(number, absent=True) for number in (-1, 0)]
     assert accuracies_over_epochs(record(), rows).axes[1].get_title() == "All classes, Y/Y"
-    assert len(logit_scales_over_epochs(rows).axes) == 2
+    assert len(logit_scales_over_epochs(record(), rows).axes) == 2
 
 
 def test_no_two_calibrators_look_the_same():
@@ -224,9 +224,7 @@ def test_points_of_moved_weights_are_named():
         | {"details": {"alpha": alpha}}
         for alpha in (0.5, 1.0)
     }
-    labels = [
-        text.get_text() for text in seen_absent_curve(record(calibrated=moved)).axes[0].get_legend().texts
-    ]
+    labels = [text.get_text() for text in seen_absent_curve(record(calibrated=moved)).legends[0].texts]
     assert "at 0.5, γ = 1.0, own weights" in labels
     assert "at 1.0, γ = 1.0" in labels
 

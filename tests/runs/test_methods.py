@@ -40,7 +40,7 @@ def test_linear_probe_moves_the_head_alone(probe):
     assert changed == {"fc.weight", "fc.bias"}
     record = RunRecord.read(folder / "run")
     assert record.method == "linear probe"
-    assert "digits, linear probe, calibrated on labelled seen" in printed
+    assert "digits p0, linear probe, calibrated on labelled seen" in printed
     assert record.feature_drift == pytest.approx(
         {
             f"feature_{kind}_on_{group}": value

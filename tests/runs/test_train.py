@@ -184,7 +184,8 @@ def test_output_ends_with_the_table_and_the_folder(finished, home):
     assert result.stderr == ""
     assert "[HYDRA]" not in result.stdout
     for line in (
-        "Training the source model: 15 epochs, 1,797 images of 10 classes",
+        "Training the source model: 15 epochs, 1,612 images of 10 classes",
+        "Source model on its own domain: ",
         "source model: epoch 15 of 15, ",
         "Evaluating the source model",
         "Fine-tuning: 10 epochs, 1,500 images of 5 classes",

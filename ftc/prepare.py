@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", help=f"task of vtab: {tasks}")
     given = parser.parse_args(arguments)
     try:
-        print(prepare(given.benchmark, given.to, given.original, given.lists, given.task, given.groups))
+        said = prepare(given.benchmark, given.to, given.original, given.lists, given.task, given.groups)
+        # A path that is not UTF-8 cannot be printed as it is.
+        print(os.fsencode(said).decode(errors="backslashreplace"))
     except (InputError, OSError) as error:
         fail(str(error))
 

@@ -16,7 +16,7 @@ ROOT = Path(ftc.__file__).parent
 # Folders and root modules, from the ground up → the rooms that each may import.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "hub": set(),
     "partition": {"errors", "files"},
     "results": {"errors", "files", "partition"},

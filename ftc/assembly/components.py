@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import seed_everything
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftc.assembly.images import Images
 from ftc.assembly.instantiate import make
@@ -17,7 +17,7 @@ from ftc.config.calibration import CalibratorsConfig
 from ftc.config.commands import TrainConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
 from ftc.config.training import OptimizerConfig, SchedulerConfig
-from ftc.data import ImageCache, Loading, PartitionedDataModule, Preprocessing, hold_out
+from ftc.data import ImageCache, Loading, PartitionedDataModule, Preprocessing, batch_share, hold_out
 from ftc.errors import InputError
 from ftc.evaluation.summary import Bootstrap, Measures
 from ftc.finetune import FineTuneModule, Full, Method, build_optimizer, build_scheduler
@@ -121,7 +121,15 @@ def build_source_datamodule(
 def _preprocessing(config: TrainConfig, classifier: Classifier, key: str) -> Preprocessing:
     nodes = getattr(config.data, key)
     augmentation = [make(f"data.{key}[{i}]", node) for i, node in enumerate(nodes)]
-    return Preprocessing(classifier.data_config, augmentation)
+    try:
+        return Preprocessing(classifier.data_config, augmentation)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"model.kwargs: timm cannot prepare images as pretrained_cfg_overlay says ({reason})"
+        ) from error
 
 
 def _loading(config: TrainConfig, seed: int, iterations: int | None) -> Loading:
@@ -176,6 +184,27 @@ def build_module(
         method,
         hidden,
     )
+
+
+def check_steps(
+    config: TrainConfig, classifier: Classifier, data: PartitionedDataModule, world_size: int
+) -> None:
+    """Refuse training steps of one image where the model has batch norm, which cannot train on one.
+
+    Raises:
+        InputError: a process's share of a batch, or of all images, is a single image.
+    """
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.modules()):
+        return
+    share = batch_share(config.data.batch_size, world_size)
+    images = data.num_trained
+    whole_batches = data.loading.iterations_per_epoch is not None
+    if share < 2 or (images <= world_size and not whole_batches):
+        raise InputError(
+            f"data.batch_size={config.data.batch_size}: gives a process 1 image a step ({images} images, "
+            f"{world_size} processes), on which the batch norm of {config.model.name} cannot train; choose "
+            "more, or method=linear_probe"
+        )
 
 
 def check_recipe(classifier: Classifier, optimizer: OptimizerConfig, scheduler: SchedulerConfig) -> None:

@@ -14,7 +14,7 @@ from ftc.config.model import ClipModelConfig, TimmModelConfig
 from ftc.data import Checked, Groups, Reader, check_images, columns_of, groups_of, select, workers
 from ftc.data.folders import counted
 from ftc.data.groups import notes_on_groups
-from ftc.data.readers import sample_name
+from ftc.data.readers import check_reader, sample_name
 from ftc.errors import InputError
 from ftc.models import label_names
 from ftc.partition import digest_samples
@@ -44,11 +44,10 @@ class Images:
         return () if reader is None else tuple(reader.targets.unique().tolist())
 
     def names(self, split: str, chosen: Tensor) -> tuple[str, ...]:
-        """Names of the samples of a reader that a mask, bool (N,), chooses; what is not UTF-8 is escaped."""
+        """Names of the samples of a reader that a mask, bool (N,), chooses."""
         reader = self.readers[split]
         assert reader is not None
-        names = [sample_name(reader, row) for row in chosen.nonzero()[:, 0].tolist()]
-        return tuple(n.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for n in names)
+        return tuple(sample_name(reader, row) for row in chosen.nonzero()[:, 0].tolist())
 
 
 def build_images(config: TrainConfig) -> Images:
@@ -58,11 +57,15 @@ def build_images(config: TrainConfig) -> Images:
         config: ``data`` names the readers; ``data.columns=model`` means the class names of ``model``.
 
     Raises:
-        InputError: a reader that cannot be built, classes without a column, images that cannot be read.
+        InputError: a reader that cannot be built or has no image to use, classes without a column, images
+            that cannot be read.
     """
     data, model = config.data, config.model
     nodes = data.readers.model_dump()
     raw = {key: None if node is None else make(f"data.readers.{key}", node) for key, node in nodes.items()}
+    for key, reader in raw.items():
+        if reader is not None:
+            check_reader(f"data.readers.{key}", reader, labelled=key != "pool")
     labelled = {key: reader for key, reader in raw.items() if reader is not None and key != "pool"}
     columns = columns_of(data.columns, list(labelled.values()), lambda: _own_names(model))
     if data.num_classes not in (None, len(columns)):
@@ -78,11 +81,22 @@ def build_images(config: TrainConfig) -> Images:
     checked = check_images(present, data.on_error, config.cache("images"), processes, data.overlap)
     for key, reader in present.items():
         readers[key] = select(reader, checked.rows[key])
+        if not len(checked.rows[key]):
+            raise InputError(f"data.readers.{key}: {_nothing_left(raw[key], reader)}")
     used = {key: reader for key, reader in readers.items() if reader is not None}
     groups = groups_of(data.groups, used)
     notes = (*_notes(raw, checked), *notes_on_groups(groups))
     samples = {key: _digest(reader) for key, reader in used.items()}
     return Images(readers, columns.names, notes, samples, groups)
+
+
+def _nothing_left(raw: Any, mapped: Reader) -> str:
+    """Why a reader has no image to use, and the mend."""
+    if len(mapped.targets):
+        return f"none of its {len(mapped.targets)} images can be used (data.on_error=skip); mend some"
+    if len(raw.targets):
+        return "the head has no column for its classes (data.unmapped=skip); name them in data.columns"
+    return "no image in it; name a reader that has some"
 
 
 def _notes(raw: Mapping[str, Any], checked: Checked) -> Iterator[str]:

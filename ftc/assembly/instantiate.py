@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import hydra.utils
 from hydra.errors import InstantiationException
 
+from ftc.config.targets import is_itself
 from ftc.errors import InputError
 
 
@@ -20,6 +22,12 @@ def make(key: str, node: dict[str, Any]) -> Any:
     Raises:
         InputError: the target does not exist or refuses its arguments; the message starts with the key.
     """
+    misled = False
+    with suppress(ImportError, ValueError):  # which instantiate explains
+        found = hydra.utils.get_object(node["_target_"])
+        misled = not is_itself(node["_target_"], found)
+    if misled:
+        raise InputError(f"{key}={node['_target_']}: is no part of that module; name what it defines")
     try:
         return hydra.utils.instantiate(node, _convert_="all")
     except InstantiationException as error:

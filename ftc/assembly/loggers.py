@@ -6,6 +6,7 @@ import csv
 import inspect
 import netrc
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,12 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from ftc.assembly.instantiate import make
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
-from ftc.files import written_whole
+from ftc.files import DamagedError, damage, written_whole
 
 
 def csv_logger(folder: str) -> MetricsFile:
@@ -42,9 +44,16 @@ class MetricsFile(Logger):
         self.path = path
         self._rows: dict[tuple[str, ...], dict[str, Any]] = {}
         if path.is_file():
-            with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    self._put({name: value for name, value in row.items() if value})
+            try:
+                with damage(path):
+                    lines = path.read_text(encoding="utf-8").split("\n")
+                    if lines.pop():
+                        raise ValueError("the last line has no end")
+                    for row in csv.DictReader(lines, strict=True):
+                        self._put({name: value for name, value in row.items() if value})
+            except DamagedError:
+                self._rows = {}
+                rank_zero_warn(f"{path}: is damaged; what is logged from here on replaces it")
 
     @property
     def name(self) -> str:
@@ -69,16 +78,16 @@ class MetricsFile(Logger):
     @rank_zero_only
     def save(self) -> None:
         names = sorted(set().union(*self._rows.values()))
-        with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="")
+        with written_whole(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self._rows.values())
 
 
 def wandb_logger(
-    folder: str, project: str = "ftc", group: str | None = None, finish_timeout: float = 300.0
-) -> WandbLogger:
-    """A logger whose W&B run is named as the run folder.
+    folder: str, project: str | None = None, group: str | None = None, finish_timeout: float = 300.0
+) -> Logger:
+    """A logger whose W&B run is named as the run folder, unless W&B's environment variables say otherwise.
 
     It never prompts, and a missing network never stops a training. It is online where an API key or a login
     exists, else offline; the environment variable ``WANDB_MODE`` overrides this. A run that goes on after an
@@ -87,35 +96,38 @@ def wandb_logger(
 
     Args:
         folder: the run folder.
-        project: W&B project.
-        group: W&B group, which the jobs of a sweep share.
+        project: W&B project; None for ``WANDB_PROJECT``, else ``ftc``.
+        group: W&B group, which the jobs of a sweep share; None for ``WANDB_RUN_GROUP``.
         finish_timeout: seconds to wait at the end for uploads; the rest stays in the folder.
     """
     import wandb
 
-    mode = "online" if _has_credentials() else "offline"
     known = Path(folder) / "wandb" / "run_id"
-    if not known.is_file():
+    if not known.is_file() or not re.fullmatch(r"[0-9a-f]{8}", known.read_text(errors="replace")):
         with written_whole(known) as temporary:
             temporary.write_text(secrets.token_hex(4))
     arguments: dict[str, Any] = {
         "id": known.read_text(),
         "resume": "allow",
-        "dir": folder,
-        "project": project,
-        "group": group,
-        "name": Path(folder).name,
-        "mode": os.environ.get("WANDB_MODE", mode),
+        "dir": os.environ.get("WANDB_DIR") or folder,
+        "project": project or os.environ.get("WANDB_PROJECT") or "ftc",
+        "group": group or os.environ.get("WANDB_RUN_GROUP") or None,
+        "name": os.environ.get("WANDB_NAME") or Path(folder).name,
+        "mode": _mode(),
         "settings": wandb.Settings(init_timeout=30, finish_timeout=finish_timeout, silent=True),
     }
-    try:
-        run = wandb.init(**arguments)
-    except wandb.errors.Error as error:
-        reason = str(error).splitlines()[0]
-        rank_zero_warn(f"W&B does not answer ({reason}); logging offline into {folder}")
-        # Its process still knows the run by this id.
-        wandb.teardown()
-        run = wandb.init(**{**arguments, "mode": "offline"})
+    # W&B must not stop a training: where it cannot do what it is asked, it does less.
+    for mode in (arguments["mode"], "offline", "disabled"):
+        try:
+            run = wandb.init(**{**arguments, "mode": mode})
+            break
+        except Exception as error:  # W&B's errors share no base class
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            rank_zero_warn(f"W&B does not answer ({reason}); logging {_LESS.get(mode, 'nothing there')}")
+            # Its process still knows the run by this id.
+            wandb.teardown()
+    else:
+        return DummyLogger()
     for stage in ("val", "test"):
         run.define_metric(f"{stage}/epoch", hidden=True)
         run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
@@ -153,6 +165,26 @@ def _keep_going_without(run: Any, folder: str) -> None:
         setattr(run, name, guarded(getattr(run, name)))
 
 
+_MODES = ("online", "offline", "disabled", "shared")
+# What is logged where a mode fails.
+_LESS = {"online": "offline", "shared": "offline"}
+
+
+def _mode() -> str:
+    """W&B's mode: ``WANDB_MODE``, else online where it could log in.
+
+    Raises:
+        InputError: the variable names no mode.
+    """
+    asked = os.environ.pop("WANDB_MODE", "").strip().lower()
+    if asked and asked not in _MODES:
+        raise InputError(f"WANDB_MODE={asked}: no such mode; choose from {', '.join(_MODES)}, or unset it")
+    if asked:
+        # W&B reads it, too, and knows one spelling only.
+        os.environ["WANDB_MODE"] = asked
+    return asked or ("online" if _has_credentials() else "offline")
+
+
 def _has_credentials() -> bool:
     """Whether W&B could log in without asking: an API key in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
@@ -180,6 +212,8 @@ def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
         except (TypeError, ValueError) as error:
             reason = f"does not take these arguments ({error})"
             raise InputError(f"logger.{name}={node['_target_']}: {reason}") from error
+        if factory.func is wandb_logger:
+            _mode()  # refused now, not when the run's first stage is done
         factories.append(factory)
     return factories
 

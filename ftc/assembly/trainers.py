@@ -44,12 +44,14 @@ class Trainers:
 
     Attributes:
         config: the trainer group.
+        world_size: the number of processes of the run.
         own_device: this process's device, as Lightning's ``devices`` names it.
         leads: whether this process shows progress.
         out: console to show it on.
     """
 
     config: TrainerConfig
+    world_size: int
     own_device: int | list[int | None]
     leads: bool
     out: Console
@@ -58,7 +60,7 @@ class Trainers:
         """The run's own trainer, over all its processes."""
         return build_trainer(
             self.config,
-            [self._progress("fine-tuning"), *callbacks],
+            [*self._progress("fine-tuning"), *callbacks],
             logger=loggers or False,
             default_root_dir=folder,
             log_every_n_steps=10,
@@ -67,7 +69,7 @@ class Trainers:
     def quiet(self, stage: str, *callbacks: Callback) -> Trainer:
         """A trainer over all processes that neither logs nor saves; bars carry the stage's name."""
         return build_trainer(
-            self.config, [self._progress(stage), *callbacks], logger=False, enable_checkpointing=False
+            self.config, [*self._progress(stage), *callbacks], logger=False, enable_checkpointing=False
         )
 
     def single(self, stage: str, *callbacks: Callback, **arguments: Any) -> Trainer:
@@ -77,7 +79,7 @@ class Trainers:
         """
         return build_trainer(
             self.config,
-            [self._progress(stage), *callbacks],
+            [*self._progress(stage), *callbacks],
             devices=self.own_device,
             num_nodes=1,
             strategy="auto",
@@ -86,9 +88,11 @@ class Trainers:
             **arguments,
         )
 
-    def _progress(self, stage: str) -> Callback:
+    def _progress(self, stage: str) -> list[Callback]:
+        if (self.config.model_extra or {}).get("enable_progress_bar") is False:
+            return []
         # Under a trainer of one process Lightning takes each process for rank 0.
-        return progress(stage, self.leads, self.out)
+        return [progress(stage, self.leads, self.out)]
 
 
 def training_callbacks(config: TrainConfig, seed: int, checkpoint: Path) -> list[Callback]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftc.errors import InputError
+from ftc.files import decode_text
 
 MANIFEST = "prepared.json"
 LISTS = "image_list"
@@ -183,30 +186,40 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file.
 
     Raises:
-        InputError: no such file, no row in it, or a missing column.
+        InputError: no such file, no UTF-8 text, no row in it, or a missing column or field.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(decode_text(path.read_bytes(), str(path)), newline="")))
+    except (OSError, csv.Error) as error:
         raise InputError(f"{path}: not a table that can be read ({type(error).__name__})") from error
     if not rows:
         raise InputError(f"{path}: no row in it; give the file as WILDS publishes it")
     absent = [column for column in columns if column not in rows[0]]
     if absent:
         raise InputError(f"{path}: no column {', '.join(absent)}; give the file as WILDS publishes it")
+    short = next((n for n, row in enumerate(rows, start=1) if any(row[c] is None for c in columns)), None)
+    if short is not None:
+        raise InputError(f"{path}: row {short} lacks fields; give the file as WILDS publishes it")
     return rows
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text of ASCII digits writes; None for any other text."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def held_out_location(folder: Path, rows: Iterable[Mapping[str, str]], location: int | None) -> str:
     """The id of a test camera of iWildCam, as the table writes it; by default the one with most images.
 
     Raises:
-        InputError: no row of a test camera, or no such test camera.
+        InputError: no row of a test camera, a camera without a number, or no such test camera.
     """
     counts = Counter(row["location_remapped"] for row in rows if row["split"] == "test")
     if not counts:
         raise InputError(f"{folder}: no row with split test; give the table as WILDS publishes it")
+    wrong = next((name for name in counts if whole_number(name) is None), None)
+    if wrong is not None:
+        raise InputError(f"{folder}: location_remapped {wrong!r} is no number; give the table as published")
     if location is None:
         return min(counts, key=lambda name: (-counts[name], int(name)))
     if str(location) not in counts:

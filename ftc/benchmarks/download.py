@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -12,6 +15,15 @@ from ftc.benchmarks.catalogue import Benchmark
 from ftc.errors import InputError
 from ftc.hub import hub_within_reach
 
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
@@ -58,7 +70,8 @@ def extract(archive: Path, folder: Path) -> Path:
     """Extract an archive into a folder, and return the folder.
 
     Raises:
-        InputError: a file that is no archive, or a broken one.
+        InputError: a file that is no archive, a broken one, an encrypted one, or one that is packed in a way
+            that Python does not unpack.
     """
     name = archive.name.lower()
     if not name.endswith(_ARCHIVES):
@@ -70,8 +83,12 @@ def extract(archive: Path, folder: Path) -> Path:
         else:
             with tarfile.open(archive) as packed:
                 _extract_files(packed, folder)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise InputError(f"--from {archive}: a broken archive ({error}); get it again") from error
+    except RuntimeError as error:  # zipfile's, on a password or on an unknown method of compression
+        reason = " ".join(str(error).split())
+        raise InputError(f"--from {archive}: {reason}; unpack it, and give the folder") from error
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--from {archive}: a broken archive ({reason}); get it again") from error
     return folder
 
 

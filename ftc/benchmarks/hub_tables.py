@@ -95,7 +95,7 @@ def images_of_tables(benchmark: Benchmark, files: list[Path]) -> tuple[bool, Ima
         for folder, name, content in zip(folders, names, _contents(files), strict=True):
             numbers[folder] += 1
             if not own_names:
-                name = f"{numbers[folder]:05d}{_extension(content)}"
+                name = f"{numbers[folder]:05d}{_extension(content, folder)}"
             yield f"{folder}/{name}", content
 
     return own_names, images()
@@ -122,8 +122,11 @@ def _contents(files: Iterable[Path]) -> Iterator[bytes]:
                 yield row["bytes"]
 
 
-def _extension(content: bytes) -> str:
+def _extension(content: bytes, folder: str) -> str:
     from PIL import Image
 
-    with Image.open(io.BytesIO(content)) as image:
-        return f".{(image.format or '').lower()}".replace("jpeg", "jpg")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return f".{(image.format or '').lower()}".replace("jpeg", "jpg")
+    except Exception as error:  # on damaged data Pillow's plug-ins raise almost anything
+        raise InputError(f"{folder}: an image of it is damaged; give the hub's files as they are") from error

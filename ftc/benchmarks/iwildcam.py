@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from ftc.benchmarks.catalogue import WILDS_COLUMNS, WILDS_IMAGES, held_out_location, read_table
+from ftc.benchmarks.catalogue import WILDS_COLUMNS, WILDS_IMAGES, held_out_location, read_table, whole_number
 from ftc.data.folders import FileReader
 from ftc.data.readers import OnError
 from ftc.errors import InputError
@@ -77,7 +77,8 @@ class IWildCam(FileReader):
 
 def _class_names(path: Path) -> list[str]:
     """The species in the order of WILDS' labels."""
-    labels = {int(row["y"]): row["name"] for row in read_table(path, ("y", "name")) if row["y"].isdigit()}
+    rows = read_table(path, ("y", "name"))
+    labels = {label: row["name"] for row in rows if (label := whole_number(row["y"])) is not None}
     labels.pop(_LEFT_OUT, None)
     if sorted(labels) != list(range(len(labels))):
         raise InputError(f"{path}: its labels leave gaps; give the file as WILDS publishes it")
@@ -85,9 +86,10 @@ def _class_names(path: Path) -> list[str]:
 
 
 def _label(path: Path, row: Mapping[str, str], count: int) -> int:
-    if not row["y"].isdigit() or int(row["y"]) >= count:
+    label = whole_number(row["y"])
+    if label is None or label >= count:
         raise InputError(f"{path}: {row['filename']} has label {row['y']}, but there are {count} classes")
-    return int(row["y"])
+    return label
 
 
 def _cut(

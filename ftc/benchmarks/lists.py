@@ -58,6 +58,22 @@ def own_lists(benchmark: Benchmark, files: Sequence[str], group: Group | None = 
     return lists
 
 
+def check_listable(file: str) -> None:
+    """Check that a line of a list can hold an image's path.
+
+    Raises:
+        InputError: a path that is not UTF-8, has a line end, or begins or ends with a blank.
+    """
+    try:
+        fits = "\n" not in file and "\0" not in file and file == file.strip(" \t") and file.encode()
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"{file!a}: cannot stand in a line of a list; rename the file to UTF-8 text without line ends"
+        )
+
+
 def _labels(benchmark: Benchmark, names: set[str]) -> dict[str, int]:
     """The label of every class: its alphabetical position, or its label in ImageNet-1k."""
     if benchmark.domains:

@@ -9,10 +9,11 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ftc.benchmarks.catalogue import (
     BENCHMARKS,
@@ -33,9 +34,9 @@ from ftc.benchmarks.hub_tables import (
     open_table,
     spaceless,
 )
-from ftc.benchmarks.lists import Group, Lists, check_listed, official_lists, own_lists
+from ftc.benchmarks.lists import Group, Lists, check_listable, check_listed, official_lists, own_lists
 from ftc.errors import InputError
-from ftc.files import file_digest
+from ftc.files import existing_file, file_digest
 
 _WNID = re.compile(r"n\d{8}")
 
@@ -103,10 +104,10 @@ def prepare(
     if groups is not None and (lists is not None or not benchmark.lists):
         whose = "the official lists are" if benchmark.lists else f"{name} has no lists of our own; it is"
         raise InputError(f"--groups {groups}: {whose} taken as published; leave it out")
-    named = file_digest(groups) if groups is not None and Path(groups).is_file() else groups
+    named = None if groups is None else _name_of_groups(groups)
     if (folder / MANIFEST).is_file():
-        return _ready(folder, lists, named)
-    if folder.is_dir() and any(folder.iterdir()):
+        return _ready(benchmark, folder, lists, named)
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there but was not prepared; move it away and give it as --from")
     if original is not None and not original.exists():
         raise InputError(f"--from {original}: no such file or folder")
@@ -115,10 +116,13 @@ def prepare(
     if original is None:
         original, origin = download(benchmark, task)
     else:
-        origin = {"from": str(original.resolve())}
-    to.mkdir(parents=True, exist_ok=True)
+        # JSON has no bytes that are not UTF-8.
+        origin = {"from": os.fsencode(original.resolve()).decode(errors="backslashreplace")}
     # The temporary folder is beside the result, so that files can be linked and the result can be renamed.
-    with tempfile.TemporaryDirectory(dir=to, prefix=f".{name}-") as temporary:
+    with (
+        _made(folder.parent),
+        tempfile.TemporaryDirectory(dir=to, prefix=f".{name}-") as temporary,
+    ):
         result = Path(temporary) / "result"
         result.mkdir()
         opened = original if original.is_dir() else extract(original, Path(temporary) / "archive")
@@ -130,9 +134,28 @@ def prepare(
         manifest = Prepared(benchmark=name, task=task, origin=origin, groups=named, **content)
         text = manifest.model_dump_json(indent=2, exclude_none=True)
         (result / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        folder.parent.mkdir(exist_ok=True)
         result.rename(folder)
     return _summary(folder, "prepared", manifest)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder, and remove it again if the block fails and nothing else is in it."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for parent in missing:
+                parent.rmdir()
+        raise
+
+
+def _name_of_groups(groups: str) -> str:
+    """What stands for groups in a manifest: the regular expression, or the digest of the file."""
+    file = existing_file(groups)
+    return groups if file is None else str(file_digest(str(file)))
 
 
 def _group_finder(groups: str) -> Group:
@@ -151,11 +174,13 @@ def _lay_out(
     return _lay_out_wilds(original, result)
 
 
-def _ready(folder: Path, lists: Path | None, groups: str | None) -> str:
+def _ready(benchmark: Benchmark, folder: Path, lists: Path | None, groups: str | None) -> str:
     path = folder / MANIFEST
     try:
         manifest = Prepared.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+        if manifest.benchmark != benchmark.name or (manifest.lists is None) != (not benchmark.lists):
+            raise ValueError("the manifest of another benchmark")
+    except ValueError as error:  # of which pydantic's ValidationError is one
         raise InputError(
             f"{path}: not what ftc.prepare wrote; move {folder} away and give it as --from"
         ) from error
@@ -198,6 +223,7 @@ def _lay_out_images(
         )
     files = []
     for relative, content in images:
+        check_listable(relative)
         target = result / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -264,6 +290,8 @@ def _lay_out_wilds(original: Path, result: Path) -> dict[str, Any]:
 
 
 def _place(original: Path, target: Path) -> None:
+    if not original.is_file():
+        raise InputError(f"{original}: no regular file, or a link to nowhere; get it again, or leave it out")
     try:
         os.link(original.resolve(), target)  # the hub's cache holds symbolic links
     except FileExistsError:

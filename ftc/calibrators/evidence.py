@@ -17,7 +17,7 @@ from ftc.functional.gamma import non_target_gap
 from ftc.functional.inputs import as_logits
 from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
-from ftc.partition import ClassPartition
+from ftc.partition import ClassPartition, without
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Fold:
         Raises:
             InputError: a sample that is not of a seen class, or no class on one side.
         """
-        pseudo_absent = [c for c in partition.seen if c not in pseudo_seen]
+        pseudo_absent = without(partition.seen, pseudo_seen)
         if not pseudo_absent or not set(pseudo_seen) <= set(partition.seen):
             raise InputError(
                 f"pseudo_seen={pseudo_seen}: name some of the seen classes {list(partition.seen)}, not all"

@@ -21,7 +21,8 @@ class FoldPlan:
         length: length of a fold's training, as a share of the epochs of fine-tuning; at least one epoch.
 
     Raises:
-        InputError: no fold, a share outside (0, 1), or a length outside (0, 1].
+        InputError: no fold, a share outside (0, 1), a length outside (0, 1], or a seed that is no number of
+            32 bits for every fold.
     """
 
     folds: int = 3
@@ -34,6 +35,8 @@ class FoldPlan:
             raise InputError(f"folds={self.folds}: give at least 1")
         if not 0 < self.share < 1:
             raise InputError(f"share={self.share}: give a share of the seen classes between 0 and 1")
+        if not 0 <= self.seed <= 2**32 - self.folds:
+            raise InputError(f"seed={self.seed}: give a whole number from 0 to {2**32 - self.folds}")
         if not 0 < self.length <= 1:
             raise InputError(f"length={self.length}: give a share of the epochs, above 0 and at most 1")
 

@@ -38,6 +38,10 @@ class StraightLine(WeightPath):
         self.candidates = tuple(sorted(candidates))
         self.tolerance = tolerance
 
+    @property
+    def family(self) -> str:
+        return "straight line"
+
     def at(
         self, source: Mapping[str, Tensor], fine_tuned: Mapping[str, Tensor], alpha: float
     ) -> dict[str, Tensor]:

@@ -79,8 +79,8 @@ class _Anchored(Calibrator[SeenEvidence], ABC):
     def estimate(self, evidence: SeenEvidence) -> Calibration:
         if evidence.source is None:
             raise InputError(
-                f"{type(self).__name__} needs the source model's logits on the same samples; evaluate the "
-                "source model first (trainer.validate before trainer.fit), or leave the calibrator out"
+                f"{type(self).__name__} needs the source model's logits on the same samples (in files: "
+                "source_logits); give them, or leave the calibrator out"
             )
         gamma = self._compare(evidence.fine_tuned, evidence.source, evidence.partition)
         return Calibration(gamma, (evidence.origin, "source model"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from torch import Tensor
 
@@ -16,10 +16,15 @@ class WeightPath(ABC):
     Attributes:
         alpha: the α to take; None lets `choose` decide.
         candidates: the α that `choose` compares, beside 0 and 1.
+        family: equal for paths that make the same model at the same α.
     """
 
     alpha: float | None = None
     candidates: tuple[float, ...] = ()
+
+    @property
+    def family(self) -> Hashable:
+        return id(self)
 
     @abstractmethod
     def at(

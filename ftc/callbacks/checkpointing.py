@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from ftc.files import written_whole
+from ftc.files import DamagedError, damage, written_whole
 
 # Signals that come before a process is killed: from whoever stops it, SLURM (sbatch --signal) or submitit.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 # Steps between two agreements of the ranks on an unscheduled checkpoint; each costs a synchronisation.
 _STEPS_TO_AGREE = 10
@@ -38,17 +39,19 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with damage(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class Checkpointing(Checkpoint):
     """Keeps one checkpoint: after every validation, every few minutes between, and when told to stop.
 
     No model is selected: the released recipe takes the last epoch (docs/definitions.md, "Benchmarks and
-    recipe"). On SIGTERM, SIGUSR1 and SIGUSR2 the training goes on to the end of the step (or of a running
-    validation), saves, and calls the handler that the signal had before, such as submitit's. Without such a
-    handler it ends with status 128 + signal. Before that it asks SLURM to requeue the job, if SLURM warned of
-    its time limit (``sbatch --signal=USR1@120``); SLURM itself requeues a job that it pre-empts with SIGTERM.
+    recipe"). On Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 the training goes on to the end of the step (or of a
+    running validation), saves, and calls the handler that the signal had before, such as submitit's. Without
+    such a handler it ends with status 128 + signal. Before that it asks SLURM to requeue the job, if SLURM
+    warned of its time limit (``sbatch --signal=USR1@120``); SLURM itself requeues a job that it pre-empts
+    with SIGTERM.
 
     Nothing is saved between the last step of an epoch and its validation, since Lightning would go on from
     there without the validation.
@@ -90,6 +93,9 @@ class Checkpointing(Checkpoint):
                 signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: Any) -> None:
+        before = self._handlers.get(number)
+        if self._received == signal.SIGINT == number and callable(before):
+            before(number, frame)  # whoever presses Ctrl-C twice does not want to wait
         self._received = number
 
     def on_train_batch_end(
@@ -134,13 +140,13 @@ class Checkpointing(Checkpoint):
         number = signal.SIGTERM if self._received is None else self._received
         self._received = None
         before: Callable[[int, Any], Any] | Any = self._handlers.get(number)
-        if callable(before):
+        if callable(before) and before is not signal.default_int_handler:
             before(number, None)
             return
         name = signal.Signals(number).name
         if trainer.is_global_zero:
             print(f"ftc: {name}: saved {self.path}; the same command goes on from there", file=sys.stderr)
-            if number != signal.SIGTERM:
+            if number in (signal.SIGUSR1, signal.SIGUSR2):
                 _requeue()
         raise SystemExit(128 + number)
 
@@ -174,13 +180,37 @@ class LeaveSignalsAlone(Callback):
 def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule) -> Checkpointing:
     """Train, or go on from the checkpoint of the trainer's `Checkpointing`, which is returned.
 
-    A checkpoint of a finished training only restores its weights and the states of callbacks.
+    A checkpoint of a finished training only restores its weights and the states of callbacks. One that cannot
+    be read is told of, and training begins anew.
     """
     checkpointing = trainer.checkpoint_callback
     assert isinstance(checkpointing, Checkpointing)
-    path = checkpointing.path
-    trainer.fit(module, datamodule=data, ckpt_path=path if path.is_file() else None)
+    path: Path | None = checkpointing.path
+    try:
+        if path is not None and path.is_file():
+            _check(path)
+        else:
+            path = None
+    except DamagedError:
+        if trainer.is_global_zero:
+            print(f"{path}: is damaged; this training begins anew")
+        path = None
+    trainer.fit(module, datamodule=data, ckpt_path=path)
     return checkpointing
+
+
+def _check(path: Path) -> None:
+    """Refuse a file that is no checkpoint of Lightning's, or has lost some of it.
+
+    Raises:
+        DamagedError: the file is not what `WholeCheckpointIO` wrote.
+    """
+    with damage(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise ValueError("a part has another checksum")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content["state_dict"], content["loops"], content["optimizer_states"], content["callbacks"]
 
 
 def _requeue() -> None:

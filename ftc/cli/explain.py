@@ -8,9 +8,13 @@ import sys
 import time
 from typing import NoReturn
 
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ftc.cli.failures import of_file
+from ftc.errors import InputError
 
 # How long other local ranks wait (s) before they exit, so that rank 0's message is printed first.
 _TURN = 5.0
@@ -28,8 +32,25 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def explain(error: BaseException) -> str:
-    """One line about an error of Hydra or OmegaConf, with key, value and choices."""
+def explain(error: BaseException) -> str | None:
+    """One line about bad input, an error of Hydra, OmegaConf or YAML, or a file; None about any other."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f"{mark.name}: line {mark.line + 1}: "
+        return f"{where}no YAML ({getattr(error, 'problem', None) or 'it cannot be read'}); correct the file"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: cannot be read; Hydra wants quotes of its own, inside the shell's, around "
+            "special characters: 'key=\"value\"'"
+        )
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _of_configuration(error)
+    return of_file(error) if isinstance(error, OSError) else None
+
+
+def _of_configuration(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={choice}: no such choice; choose from {', '.join(error.options)}"

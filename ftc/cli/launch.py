@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
+import signal
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,9 +29,11 @@ from omegaconf.errors import OmegaConfBaseException
 import ftc
 from ftc.cli import optuna_sweeper
 from ftc.cli.explain import explain, fail
+from ftc.cli.failures import explained
 from ftc.cli.multirun import check_installed, check_processes, expand
+from ftc.cli.spelling import quoted, spelt
 from ftc.cli.sweeps import Sweep, job_row, leads
-from ftc.config.check import check
+from ftc.config.check import at_home, check
 from ftc.config.commands import CalibrateConfig, CompareConfig, EvaluateConfig, JobConfig, TrainConfig
 from ftc.config.node import Node
 from ftc.errors import InputError
@@ -62,6 +67,12 @@ def launch(command: str) -> None:
         return
     # Hydra would print its own, longer report and exit; we want the exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGINT, _interrupted)
+    _give_a_home()
+    sys.argv[1:] = [spelt_out for argument in sys.argv[1:] for spelt_out in spelt(argument, conf_dir())]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal's encoding lacks, such as γ, must not fail after the work.
+        sys.stdout.reconfigure(errors="replace")
     optuna_sweeper.register()
     kind = KINDS[command]
 
@@ -69,7 +80,7 @@ def launch(command: str) -> None:
         row: dict[str, Any] = {}
         try:
             typed = check(_with_folder(config, kind), kind)
-            with _sweep_row(typed) as row:
+            with _sweep_row(typed) as row, explained(typed):
                 row.update(_work(command)(typed))
                 return _objective(typed, row)
         except InputError as error:
@@ -80,16 +91,34 @@ def launch(command: str) -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error))
+    except BrokenPipeError:
+        # Whoever read the output has gone. Python would say so when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except Exception as error:
         if CheckConfig.sweep is not None:
             _end(CheckConfig.sweep, error)
-        if isinstance(error, InputError):
-            fail(str(error))
-        raise
+        line = explain(error)
+        if line is None:
+            raise
+        fail(line)
     if CheckConfig.sweep is not None:
         _end(CheckConfig.sweep)
+
+
+def _give_a_home() -> None:
+    """Libraries keep caches in the user's home folder, which containers may lack."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+
+
+def _interrupted(number: int, frame: object) -> NoReturn:
+    # Libraries swallow a KeyboardInterrupt, or end with a status of their own.
+    if leads():
+        print("ftc: interrupted; the same command goes on from what is kept", file=sys.stderr)
+    raise SystemExit(128 + number)
 
 
 def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
@@ -168,7 +197,8 @@ class CheckConfig(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # Jobs are composed anew from these overrides; a job's own must not change the sweep's folder.
         with read_write(config.hydra):
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{config.hydra.sweep.dir}'")
+            config.hydra.sweep.dir = at_home(config.hydra.sweep.dir)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
         grid = config.hydra.sweeper.get("_target_") != optuna_sweeper.PLUGIN
         # Values that the configuration sweeps; those of the command line come later, and so override them.
         swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
@@ -184,10 +214,8 @@ class CheckConfig(Callback):
                 if objective is not None:
                     # Worth the import of torch: otherwise the sweep would fail only job by job.
                     import_module("ftc.assembly.components").build_calibrators(job)
-        except (HydraException, OmegaConfBaseException) as error:
-            fail(explain(error))
-        except InputError as error:
-            fail(str(error))
+        except (HydraException, OmegaConfBaseException, InputError) as error:
+            fail(explain(error) or str(error))
         if not grid and objective is None:
             fail(f"objective=null: name what Optuna maximises; choose from {', '.join(OBJECTIVES)}")
         if jobs:
@@ -221,6 +249,7 @@ def _with_folder(config: DictConfig, kind: type[Node]) -> DictConfig:
         return config
     hydra_config = HydraConfig.get()
     sweeping = hydra_config.mode == RunMode.MULTIRUN
+    config.output_dir = at_home(config.output_dir)
     parent = Path(hydra_config.sweep.dir if sweeping else config.output_dir)
     if config.run_dir is None:
         config.run_dir = str(parent / check(config, kind).run_name())

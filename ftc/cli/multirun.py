@@ -68,7 +68,10 @@ def expand(overrides: list[str], grid: bool) -> Iterator[list[str]]:
     choices: dict[str, list[str]] = {}
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element()
-        if override.is_delete():
+        if override.value() is None and not override.is_delete():
+            # The next one of the key replaces the whole node.
+            choices[f"{key}=null"] = [f"{key}=null"]
+        elif override.is_delete():
             choices[key] = [str(override.input_line)]
         elif not override.is_sweep_override():
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]

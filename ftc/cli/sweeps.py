@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from ftc.errors import InputError
-from ftc.files import written_whole
+from ftc.files import damage, written_whole
 
 SWEEP_TABLE = "sweep.csv"
 FINISHED = "finished"
@@ -132,8 +132,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table; none if the file does not exist."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    with damage(path), path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, strict=True))
+        if any(row.keys() < {*_HEAD} or None in row.values() for row in rows):
+            raise ValueError("cells are missing")
+        return rows
 
 
 def add_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -146,11 +149,11 @@ def add_row(path: Path, row: Mapping[str, Any]) -> None:
 def _table(path: Path) -> Iterator[dict[str, Mapping[str, Any]]]:
     """The rows of a table by run, to be changed in the block; a lock keeps other processes out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with FileLock(path.with_name(f".{path.name}.lock"), mode=0o666):
         rows: dict[str, Mapping[str, Any]] = {row["run"]: row for row in read_rows(path)}
         yield rows
         fields = list(dict.fromkeys(itertools.chain.from_iterable(rows.values())))
-        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+        with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fields, restval="")
             writer.writeheader()
             writer.writerows(rows.values())

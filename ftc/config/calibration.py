@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ftc.config.node import Node, Target
+from ftc.config.node import Count, Natural, Node, Seed, Target
 from ftc.errors import InputError
 
 
 class BootstrapConfig(Node):
     """Bootstrap intervals of results; ``replicates: 0`` for none."""
 
-    replicates: NonNegativeInt
+    replicates: Natural
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    seed: NonNegativeInt
+    seed: Seed
 
     @field_validator("replicates")
     @classmethod
@@ -29,7 +29,7 @@ class CalibratorsConfig(Node):
     """The calibrators there are, those in use, and how results are reported."""
 
     use: list[str]
-    top_k: list[PositiveInt]
+    top_k: list[Count]
     average: Literal["sample", "class"]
     bootstrap: BootstrapConfig
     calibrators: dict[str, Target]

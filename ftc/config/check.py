@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +16,7 @@ from omegaconf.errors import (
 from pydantic import ValidationError
 
 from ftc.config.node import Node
+from ftc.config.targets import check_targets
 from ftc.errors import InputError
 
 C = TypeVar("C", bound=Node)
@@ -38,6 +40,11 @@ def check(config: DictConfig, kind: type[C]) -> C:
         raise InputError(f"{key}: missing; give it a value") from error
     except OmegaConfBaseException as error:
         raise InputError(" ".join(str(error).split())) from error
+    content = at_home(content)
+    allowed = content.get("allow_targets")
+    check_targets(
+        content, [name for name in allowed if isinstance(name, str)] if isinstance(allowed, list) else []
+    )
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -46,6 +53,15 @@ def check(config: DictConfig, kind: type[C]) -> C:
             # A value that fits no branch of a union has an error per branch: the first is enough.
             lines.setdefault(*_explain(dict(detail)))
         raise InputError("\n".join(lines.values())) from error
+
+
+def at_home(value: Any) -> Any:
+    """A value, with ``~/`` at the beginning of texts replaced by the user's home folder."""
+    if isinstance(value, dict):
+        return {key: at_home(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [at_home(inner) for inner in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _explain_reference(config: DictConfig, error: InterpolationKeyError) -> str:
@@ -79,7 +95,7 @@ def _explain(detail: dict[str, Any]) -> tuple[str, str]:
     parts = [
         part
         for before, part in zip(("", *detail["loc"]), detail["loc"], strict=False)
-        if not (isinstance(part, str) and ("[" in part or part in _TYPES or (before, part) in _KINDS))
+        if not (isinstance(part, str) and (_is_type(part) or (before, part) in _KINDS))
     ]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
     if detail["type"] == "missing":
@@ -90,7 +106,11 @@ def _explain(detail: dict[str, Any]) -> tuple[str, str]:
     return key, f"{key}={detail['input']}: {message[0].lower()}{message[1:]}"
 
 
-_TYPES = ("int", "str", "bool", "literal['warn']")
+def _is_type(part: str) -> bool:
+    """Whether a part of a place is the branch of a union."""
+    return "[" in part or part.startswith("constrained-") or part in ("int", "float", "str", "bool")
+
+
 _KINDS = {
     *(("partition", kind) for kind in ("random", "near", "far", "paper", "file", "data")),
     *(("model", kind) for kind in ("timm", "clip")),

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    NonNegativeInt,
-    PositiveFloat,
     model_validator,
 )
 
 from ftc.config.calibration import CalibrationConfig, CalibratorsConfig
 from ftc.config.data import DataConfig
 from ftc.config.model import ModelConfig
-from ftc.config.node import Node, Target
+from ftc.config.node import Natural, Node, Rate, Seed, Target
 from ftc.config.partition import NamedPartition, PartitionConfig
 from ftc.config.training import OptimizerConfig, SchedulerConfig, SourceConfig, TrainerConfig
 from ftc.errors import InputError
@@ -30,17 +27,18 @@ LOGIT_FILES = (".npz", ".npy", ".safetensors", ".parquet")
 # Keys that do not change a run's numbers: its name does not depend on them either.
 _NOT_COMPUTED = (
     *("run_dir", "group", "output_dir", "cache_dir", "logger"),
-    *("overwrite", "resume", "checkpoint_minutes", "objective"),
+    *("overwrite", "resume", "checkpoint_minutes", "objective", "allow_targets"),
 )
 
 
 class JobConfig(Node, ABC):
     """The keys of every command that writes a run folder."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
     output_dir: str
     run_dir: str | None
     overwrite: bool
+    allow_targets: list[str]
 
     @property
     def folder(self) -> Path:
@@ -56,11 +54,11 @@ class JobConfig(Node, ABC):
 class TrainConfig(JobConfig):
     """The configuration of ``python -m ftc.train``."""
 
-    seed: NonNegativeInt
+    seed: Seed
     group: str | None
-    fold: NonNegativeInt | None
+    fold: Natural | None
     resume: Literal["auto", "never"]
-    checkpoint_minutes: PositiveFloat
+    checkpoint_minutes: Rate
     objective: str | None
     channels_last: bool
     compile: bool
@@ -76,7 +74,7 @@ class TrainConfig(JobConfig):
     scheduler: SchedulerConfig
     calibration: CalibrationConfig
     trainer: TrainerConfig
-    logger: dict[str, Target] | None
+    logger: dict[str, Target] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
@@ -194,9 +192,9 @@ class CalibrateConfig(JobConfig):
     @model_validator(mode="after")
     def _files_exist(self) -> CalibrateConfig:
         for key, path in self.files().items():
-            if not path.exists():
-                raise InputError(f"{key}={path}: no such file")
-            if path.is_file() and path.suffix not in LOGIT_FILES:
+            if not path.is_file() and not path.is_dir():
+                raise InputError(f"{key}={path}: no such file or folder")
+            if path.is_file() and path.suffix.lower() not in LOGIT_FILES:
                 raise InputError(f"{key}={path}: choose a file that ends in {', '.join(LOGIT_FILES)}")
         return self
 
@@ -210,7 +208,7 @@ class CalibrateConfig(JobConfig):
         content = {k: v for k, v in self.model_dump().items() if k not in _NOT_COMPUTED}
         for key, path in self.files().items():
             parts = sorted(path.iterdir()) if path.is_dir() else [path]
-            content[key] = [hashlib.sha256(part.read_bytes()).hexdigest() for part in parts if part.is_file()]
+            content[key] = [file_digest(str(part)) for part in parts if part.is_file()]
         return f"{self.name}-{digest(content)}"
 
 
@@ -218,7 +216,7 @@ class CompareConfig(Node):
     """The configuration of ``python -m ftc.compare``."""
 
     runs: str
-    chosen_on: list[NonNegativeInt]
+    chosen_on: list[Seed]
     by: list[str]
     refit: bool
     shifts: list[float]

@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveInt,
     model_validator,
 )
 
 from ftc.benchmarks.catalogue import check_present
-from ftc.config.node import Node, Target
+from ftc.config.node import BatchSize, Count, Natural, Node, Share, Target
 from ftc.errors import InputError
+from ftc.files import existing_file
 
 # Values of data.columns that name no file, see `ftc.data.columns`.
 _NAMED = ("imagenet-1k", "model")
@@ -38,22 +37,22 @@ class DataConfig(Node):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     benchmark: str | None = None
-    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | int | None
-    num_classes: PositiveInt | None
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,60}$")] | int | None
+    num_classes: Count | None
     columns: str | None
     unmapped: Literal["error", "skip"]
     on_error: Literal["error", "skip"]
     overlap: Literal["error", "allow"]
     readers: ReadersConfig
-    holdout: Annotated[float, Field(ge=0, lt=1)]
+    holdout: Share
     groups: str | None
     augmentation: list[Target]
     source_augmentation: list[Target]
-    batch_size: PositiveInt
-    eval_batch_size: PositiveInt | Literal["auto"]
-    iterations_per_epoch: PositiveInt | None
-    num_workers: NonNegativeInt | Literal["auto"]
-    gallery_every: PositiveInt | None
+    batch_size: BatchSize
+    eval_batch_size: BatchSize | Literal["auto"]
+    iterations_per_epoch: Count | None
+    num_workers: Natural | Literal["auto"]
+    gallery_every: Count | None
     cache: bool
 
     @model_validator(mode="after")
@@ -63,7 +62,7 @@ class DataConfig(Node):
                 f"data.holdout={self.holdout:g}: goes with data.readers.val=null; a validation split is held "
                 "out already"
             )
-        if self.columns_file is not None and not Path(self.columns_file).is_file():
+        if self.columns_file is not None and existing_file(self.columns_file) is None:
             raise InputError(
                 f"data.columns={self.columns}: no such file; give null, {', '.join(_NAMED)} or a file"
             )
@@ -77,7 +76,7 @@ class DataConfig(Node):
     @property
     def groups_file(self) -> str | None:
         """The file that names the groups; None where a regular expression or nothing does."""
-        return self.groups if self.groups is not None and Path(self.groups).is_file() else None
+        return None if existing_file(self.groups) is None else self.groups
 
     @property
     def parameters(self) -> dict[str, Any]:

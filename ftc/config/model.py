@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from ftc.config.node import Node
+from ftc.config.node import Length, Node
 from ftc.errors import InputError
 from ftc.files import file_digest
 
@@ -19,13 +19,16 @@ class TimmModelConfig(Node):
     name: str
     pretrained: bool
     weights: str | None = None
-    input_size: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
+    input_size: Annotated[list[Length], Field(min_length=3, max_length=3)] | None = None
     kwargs: dict[str, Any]
 
     @model_validator(mode="after")
     def _weights_exist(self) -> TimmModelConfig:
         if self.weights is not None and not Path(self.weights).is_file():
             raise InputError(f"model.weights={self.weights}: no such file")
+        overlay = self.kwargs.get("pretrained_cfg_overlay")
+        if overlay is not None and not isinstance(overlay, dict):
+            raise InputError(f"model.kwargs.pretrained_cfg_overlay={overlay}: give keys and values of timm's")
         return self
 
     @property

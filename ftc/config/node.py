@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Node(BaseModel):
@@ -18,5 +18,15 @@ def _has_target(node: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("needs a _target_, the dotted name of what to build")
     return node
 
+
+# Bounds beyond which memory or arithmetic fails long after the start; no sensible value comes near.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy's and Lightning's generators take
+Natural = Annotated[int, Field(ge=0, le=10**9)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+BatchSize = Annotated[int, Field(ge=1, le=2**20)]
+Length = Annotated[int, Field(ge=1, le=2**14)]  # pixels
+Rate = Annotated[float, Field(gt=0, le=1e4)]
+Weight = Annotated[float, Field(ge=0, le=1e4)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 Target = Annotated[dict[str, Any], AfterValidator(_has_target)]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, StrictInt, model_validator
+from pydantic import Field, StrictInt, model_validator
 
-from ftc.config.node import Node
+from ftc.config.node import Count, Natural, Node, Seed
 from ftc.errors import InputError, require
-from ftc.partition import ClassPartition, PartitionManifest, class_name
+from ftc.partition import ClassPartition, PartitionManifest, class_name, without
 from ftc.partition.published import label_names, published_lists, published_order
 
 
@@ -77,9 +77,9 @@ class PartitionRule(Node, ABC):
 
 
 class _Drawn(PartitionRule):
-    seed: NonNegativeInt
-    num_seen: PositiveInt | None
-    num_absent: NonNegativeInt | None
+    seed: Seed
+    num_seen: Count | None
+    num_absent: Natural | None
 
     def label(self) -> str:
         return f"p{self.seed}"
@@ -192,8 +192,8 @@ class PaperPartition(PartitionRule):
 
     kind: Literal["paper"]
     repo: str | None
-    num_seen: PositiveInt
-    num_absent: NonNegativeInt
+    num_seen: Count
+    num_absent: Natural
     published: Published
 
     def build(self, context: PartitionContext) -> ClassPartition:
@@ -284,7 +284,7 @@ class DataPartition(PartitionRule):
 
     def build(self, context: PartitionContext) -> ClassPartition:
         asked_for = range(context.num_classes) if self.absent == "rest" else context.evaluated
-        absent = [column for column in asked_for if column not in context.trained]
+        absent = without(asked_for, context.trained)
         return ClassPartition(context.num_classes, context.trained, absent)
 
     def label(self) -> str:
@@ -302,10 +302,7 @@ def _named(
 ) -> ClassPartition:
     values = {"seen": seen, "absent": absent}
     chosen = _columns("seen", names, seen)
-    if absent is None:
-        rest = [c for c in range(len(names)) if c not in chosen]
-    else:
-        rest = _columns("absent", names, absent)
+    rest = without(range(len(names)), chosen) if absent is None else _columns("absent", names, absent)
     try:
         return ClassPartition(len(names), chosen, rest)
     except InputError as error:

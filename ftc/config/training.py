@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
-from ftc.config.node import Node
+from ftc.config.node import Count, Natural, Node, Rate, Seed, Share, Weight
 from ftc.errors import InputError
 
 
@@ -23,10 +18,10 @@ class OptimizerConfig(Node):
     """An optimiser of timm; ``lr`` is the head's."""
 
     name: str
-    lr: PositiveFloat
-    backbone_lr_scale: NonNegativeFloat
-    weight_decay: NonNegativeFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)]
+    lr: Rate
+    backbone_lr_scale: Weight
+    weight_decay: Weight
+    momentum: Share
     kwargs: dict[str, Any]
 
 
@@ -34,8 +29,8 @@ class SchedulerConfig(Node):
     """A learning-rate schedule of timm, stepped every iteration."""
 
     name: str
-    warmup_iterations: NonNegativeInt
-    min_lr: NonNegativeFloat
+    warmup_iterations: Natural
+    min_lr: Weight
     kwargs: dict[str, Any]
 
 
@@ -44,10 +39,10 @@ class SourceConfig(Node):
 
     checkpoint: str | None
     strict: bool
-    seed: NonNegativeInt
-    holdout: Annotated[float, Field(ge=0, lt=1)]
-    max_epochs: PositiveInt
-    iterations_per_epoch: PositiveInt | None
+    seed: Seed
+    holdout: Share
+    max_epochs: Count
+    iterations_per_epoch: Count | None
     optimizer: OptimizerConfig
     scheduler: SchedulerConfig
 
@@ -66,12 +61,12 @@ class TrainerConfig(Node):
 
     accelerator: str
     devices: int | str | list[int]
-    num_nodes: PositiveInt
+    num_nodes: Count
     strategy: str
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    max_epochs: PositiveInt
-    accumulate_grad_batches: PositiveInt
-    gradient_clip_val: PositiveFloat | None
+    max_epochs: Count
+    accumulate_grad_batches: Count
+    gradient_clip_val: Rate | None
     deterministic: bool | Literal["warn"]
 
     def recipe(self) -> dict[str, Any]:

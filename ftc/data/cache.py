@@ -14,7 +14,7 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from ftc.data.checks import verdicts
+from ftc.data.checks import stamp_of, verdicts
 from ftc.data.decode import UnreadableImage
 from ftc.data.readers import EncodedReader, Reader, sample_name
 from ftc.data.store import chunks, digest, in_parallel, opened
@@ -104,7 +104,7 @@ class ImageCache:
             places = _places(index, folder, row_of)
             if len(places) < len(row_of):
                 # One process builds; the others wait, and then find all images.
-                with FileLock(self.folder / "build.lock"):
+                with FileLock(self.folder / "build.lock", mode=0o666):
                     places = _places(index, folder, row_of)
                     missing = [(content, row) for content, row in row_of.items() if content not in places]
                     write = partial(_write_shard, reader, form, folder)
@@ -123,7 +123,7 @@ class ImageCache:
             tasks = chunks(rows, self.images_per_file)
             found = in_parallel("Reading images", partial(_pixel_digests, reader), tasks, num_workers)
             return dict(zip(rows, (content for part in found for content in part), strict=True))
-        stamps = {row: reader.stamp(row) for row in rows}
+        stamps = {row: stamp_of(reader, row) for row in rows}
         found_by_stamp = verdicts(
             {stamp: (reader, row) for row, stamp in stamps.items()}, self.folder, num_workers
         )
@@ -131,7 +131,7 @@ class ImageCache:
         for row, stamp in stamps.items():
             verdict = found_by_stamp[stamp]
             if verdict.fault is not None:
-                raise UnreadableImage.because(reader.name(row), verdict.fault)
+                raise UnreadableImage.because(sample_name(reader, row), verdict.fault)
             contents[row] = f"{verdict.digest} {reader.mode}"
         return contents
 

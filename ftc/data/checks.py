@@ -11,13 +11,25 @@ from attrs import frozen
 from torch import Tensor
 
 from ftc.data.decode import fault
-from ftc.data.readers import EncodedReader, OnError, Reader, some
+from ftc.data.readers import EncodedReader, OnError, Reader, sample_name, some
 from ftc.data.store import chunks, digest, in_parallel, opened
 from ftc.errors import InputError
 
 _CHUNK = 32
 
 Overlap = Literal["error", "allow"]
+
+
+@frozen
+class OutOfReach:
+    """What stands for the stamp of a sample that cannot be looked at: its path or name, and the reason."""
+
+    name: str
+    reason: str
+
+
+# What tells samples apart.
+Stamp = str | OutOfReach
 
 
 @frozen
@@ -58,8 +70,8 @@ def check_images(
     """Find images that cannot be decoded, and training images that are also validation or test images.
 
     Images are the same whose encoded content is, wherever they lie and whatever they are called. Verdicts are
-    kept by stamp, so later checks look only at the files' sizes and times. Readers of decoded images are not
-    checked.
+    kept by stamp, so later checks look only at the files' sizes and times. What cannot be looked at is a bad
+    image, too. Readers of decoded images are not checked.
 
     Args:
         readers: readers by name; ``train`` must share no sample with ``val`` or ``test``.
@@ -73,7 +85,7 @@ def check_images(
         InputError: bad images, unless they are skipped; the message names the first few.
     """
     encoded = {name: reader for name, reader in readers.items() if isinstance(reader, EncodedReader)}
-    stamps = {name: [r.stamp(i) for i in range(len(r.targets))] for name, r in encoded.items()}
+    stamps = {name: [stamp_of(r, i) for i in range(len(r.targets))] for name, r in encoded.items()}
     samples = {stamp: (encoded[name], i) for name in encoded for i, stamp in enumerate(stamps[name])}
     found = verdicts(samples, folder, num_workers) if samples else {}
     elsewhere = {found[s].digest: (name, s) for name in ("test", "val") for s in stamps.get(name, ())}
@@ -97,15 +109,16 @@ def check_images(
 
 
 def _refuse(
-    samples: Mapping[str, tuple[EncodedReader, int]],
-    found: Mapping[str, Verdict],
-    shared: Mapping[str, tuple[str, str]],
+    samples: Mapping[Stamp, tuple[EncodedReader, int]],
+    found: Mapping[Stamp, Verdict],
+    shared: Mapping[Stamp, tuple[str, Stamp]],
 ) -> None:
-    names = {stamp: reader.name(i) for stamp, (reader, i) in samples.items()}
-    faults = {reader.name(i): found[s].fault or "" for s, (reader, i) in samples.items() if found[s].fault}
+    names = {stamp: sample_name(reader, i) for stamp, (reader, i) in samples.items()}
+    faults = {stamp: found[stamp].fault or "" for stamp in samples if found[stamp].fault}
     if faults:
+        reasons = {names[stamp]: reason for stamp, reason in faults.items()}
         raise InputError(
-            f"{some(faults)} ({len(faults)} of {len(samples)} images cannot be read); "
+            f"{some(reasons)} ({len(faults)} of {len(samples)} images cannot be read); "
             "mend them, or set data.on_error=skip"
         )
     if shared:
@@ -119,24 +132,35 @@ def _refuse(
         )
 
 
+def stamp_of(reader: EncodedReader, row: int) -> Stamp:
+    """The stamp of a sample, or what stands for it."""
+    try:
+        return reader.stamp(row)
+    except OSError as error:
+        return OutOfReach(str(error.filename or sample_name(reader, row)), _reason(error))
+
+
 def verdicts(
-    samples: Mapping[str, tuple[EncodedReader, int]], folder: Path, num_workers: int = 0
-) -> dict[str, Verdict]:
+    samples: Mapping[Stamp, tuple[EncodedReader, int]], folder: Path, num_workers: int = 0
+) -> dict[Stamp, Verdict]:
     """The verdicts on samples, by stamp; samples without a verdict are decoded.
 
     Several processes may do so at the same time. An interruption loses no verdict that was found before.
     """
+    known: dict[Stamp, Verdict] = {s: Verdict("", s.reason) for s in samples if isinstance(s, OutOfReach)}
+    stamps = [stamp for stamp in samples if isinstance(stamp, str)]
     with opened(folder) as index:
-        known = {}
-        for stamp in samples:
-            row = index.execute("SELECT digest, fault FROM verdict WHERE stamp = ?", (stamp,)).fetchone()
+        for stamp in stamps:
+            row = index.execute(
+                "SELECT digest, fault FROM verdict WHERE stamp = ?", (_key(stamp),)
+            ).fetchone()
             if row is not None:
                 known[stamp] = Verdict(*row)
-        unknown = [(stamp, *sample) for stamp, sample in samples.items() if stamp not in known]
+        unknown = [(stamp, *samples[stamp]) for stamp in stamps if stamp not in known]
         for found in in_parallel("Checking images", _check, chunks(unknown, _CHUNK), num_workers):
             known.update(found)
             # A verdict without a digest is not kept: a file that cannot be read now may be readable later.
-            lasting = [(stamp, v.digest, v.fault) for stamp, v in found.items() if v.digest]
+            lasting = [(_key(stamp), v.digest, v.fault) for stamp, v in found.items() if v.digest]
             with index:
                 index.executemany("INSERT OR REPLACE INTO verdict VALUES (?, ?, ?)", lasting)
     return known
@@ -148,7 +172,20 @@ def _check(samples: Sequence[tuple[str, EncodedReader, int]]) -> dict[str, Verdi
         try:
             content = reader.encoded(i)
         except OSError as error:
-            found[stamp] = Verdict("", error.strerror or type(error).__name__)
+            found[stamp] = Verdict("", _reason(error))
         else:
             found[stamp] = Verdict(digest(content), fault(content))
     return found
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _key(stamp: str) -> str | bytes:
+    """The stamp as the index has it: as text, but for paths that are not UTF-8."""
+    try:
+        stamp.encode()
+    except UnicodeEncodeError:
+        return stamp.encode("utf-8", "surrogatepass")
+    return stamp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from ftc.data.readers import OnError, Reader, Subset, select
 from ftc.errors import InputError
+from ftc.files import read_text
 from ftc.partition import class_name
 
 IMAGENET = "imagenet-1k"
@@ -25,7 +27,7 @@ class HeadColumns:
         accepted: columns by further names that data may use, such as English words beside WordNet ids.
 
     Raises:
-        InputError: two columns of the same name.
+        InputError: two columns of the same name, or a name of two columns.
     """
 
     def __init__(self, names: Iterable[str], accepted: Mapping[str, int] | None = None) -> None:
@@ -34,7 +36,9 @@ class HeadColumns:
         if len(self._columns) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise InputError(f"head columns: {twice} names two columns; give each its own name")
-        self._columns |= {class_name(name): column for name, column in (accepted or {}).items()}
+        for name, column in (accepted or {}).items():
+            if self._columns.setdefault(class_name(name), column) != column:
+                raise InputError(f"head columns: {name} names two columns; give each its own name")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,13 +65,10 @@ class HeadColumns:
         An object maps names to columns; several names may share a column.
 
         Raises:
-            InputError: no such file, a file of another kind, or columns that leave gaps.
+            InputError: no such file, a file of another kind, a name given twice, or columns that leave gaps.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-            content: Any = json.loads(text) if path.suffix == ".json" else text.split("\n")
-        except (OSError, ValueError) as error:
-            raise InputError(f"data.columns={path}: not a file of names ({type(error).__name__})") from error
+        text = read_text(path, f"data.columns={path}")
+        content = _parsed(path, text) if path.suffix == ".json" else text.split("\n")
         if isinstance(content, list) and all(isinstance(name, str) for name in content):
             names = [name.strip() for name in content if name.strip()]
             return cls(names)
@@ -114,6 +115,27 @@ class HeadColumns:
         targets = table[reader.targets]
         rows = (targets >= 0).nonzero()[:, 0]
         return select(reader, rows, targets[rows], self.names)
+
+
+def _parsed(path: Path, text: str) -> Any:
+    """JSON content whose objects name nothing twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(name for name, _ in pairs)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise InputError(f"data.columns={path}: {twice[0]!r} is named twice; name it once")
+        return dict(pairs)
+
+    try:
+        content = json.loads(text, object_pairs_hook=unique)
+        # An escape may be half a character, which no text file can hold.
+        json.dumps(content, ensure_ascii=False).encode()
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"data.columns={path}: not a file of names ({type(error).__name__})") from error
+    return content
 
 
 def columns_of(

@@ -37,6 +37,11 @@ from ftc.partition import ClassPartition
 # Resized evaluation images that a process without workers keeps in memory, per split (bytes).
 _KEPT = 2**26
 
+_NOTHING_HELD_OUT = (
+    "data.holdout: no image is held out of training, since it is 0 or every seen class has a single image or "
+    "group; set data.holdout, give more images, or name data.readers.val"
+)
+
 # Values of the images that a CPU evaluates at a time: activations of larger batches leave its caches.
 _VALUES_AT_A_TIME = 2**19
 
@@ -50,7 +55,8 @@ class Loading:
             processes share them.
         eval_batch_size: images per step and process in evaluations; ``auto`` for what suits the device: on
             accelerators twice a process's share of ``batch_size``, on CPUs what their caches hold.
-        iterations_per_epoch: steps per epoch, drawn from the endless stream; None for one pass.
+        iterations_per_epoch: steps per epoch, drawn from the endless stream; None for one pass, of which a
+            last step of a single image per process is left to the next epoch.
         num_workers: worker processes per loader; ``auto`` for as many as this process has cores, 8 at most.
         seed: seed of the training stream, its order and its augmentation.
         cache: cache of decoded images; None decodes them anew each time. Evaluation is the same either way;
@@ -174,6 +180,8 @@ class PartitionedDataModule(LightningDataModule):
         held_out = split == "val" and self.readers["val"] is None and bool(self.held_out.any())
         source = "train" if held_out else split
         reader = self.readers[source]
+        if reader is None and split == "val":
+            raise InputError(_NOTHING_HELD_OUT)
         if reader is None:
             raise InputError(f"data.readers.{split}: no such split was given; name a reader for it")
         wanted = torch.ones(len(reader.targets), dtype=torch.bool)
@@ -225,6 +233,9 @@ class PartitionedDataModule(LightningDataModule):
         load = self._evaluated_image(source, reader)
         dataset = ReaderDataset(reader.targets, rows, load, labelled=split != "pool")
         rank, world_size = self._rank_and_world
+        if not len(dataset):
+            which = "" if classes is None else " of the classes that it is for"
+            raise InputError(f"data.readers.{source}: no image{which} is in it; add some")
         if len(dataset) < world_size:
             raise InputError(
                 f"data.readers.{split} has {len(dataset)} images for {world_size} processes; "
@@ -309,8 +320,6 @@ class PartitionedDataModule(LightningDataModule):
         Raises:
             InputError: no images are held out.
         """
-        if self.readers["val"] is None and not self.held_out.any():
-            raise InputError("no images are held out of training; set data.holdout, or name data.readers.val")
         return self._evaluation_loader("val", self.partition.seen)
 
     def val_dataloader(self) -> list[BatchLoader]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ftc.errors import InputError
+from ftc.files import printable
 
 # Formats whose integers have 16 bits at most, even where Pillow gives them 32.
 _SIXTEEN_BITS = ("PNG", "PPM")
@@ -40,7 +44,9 @@ class UnreadableImage(InputError):
     @classmethod
     def because(cls, name: str, reason: str) -> UnreadableImage:
         """The error for a sample of that name."""
-        error = cls(f"{name}: cannot be read ({reason}); mend the image, or set data.on_error=skip")
+        error = cls(
+            f"{printable(name)}: cannot be read ({reason}); mend the image, or set data.on_error=skip"
+        )
         error.reason = reason
         return error
 
@@ -57,7 +63,8 @@ def decode_image(source: Path | bytes, mode: str = "RGB") -> Image.Image:
         mode: Pillow's mode of the result, ``RGB`` or ``L``.
 
     Raises:
-        UnreadableImage: the file is no image, is incomplete, or has floating-point or 32-bit pixels.
+        UnreadableImage: the file is not there, is no image, is incomplete, or has floating-point or 32-bit
+            pixels.
     """
     with _opened(source) as image:
         turn = _TURNS.get(_orientation(image))
@@ -71,6 +78,18 @@ def decode_image(source: Path | bytes, mode: str = "RGB") -> Image.Image:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         image = image.convert(mode)
         return image if turn is None else image.transpose(turn)
+
+
+def status(path: Path) -> os.stat_result:
+    """The status of a regular file, links followed; nothing else may be opened, since a pipe never ends.
+
+    Raises:
+        OSError: no file that can be looked at, or a folder, a pipe, a socket or a device.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return found
 
 
 @cache
@@ -103,16 +122,16 @@ def fault(content: bytes) -> str | None:
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     name = "image" if isinstance(source, bytes) else str(source)
+    size = 0
     try:
+        size = len(source) if isinstance(source, bytes) else status(source).st_size
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             yield image
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
-        empty = not source if isinstance(source, bytes) else source.stat().st_size == 0
-        raise UnreadableImage.because(
-            name, "empty file" if empty else "no image format that is known"
-        ) from error
+        reason = "no image format that is known" if size else "empty file"
+        raise UnreadableImage.because(name, reason) from error
     except Exception as error:  # on damaged data Pillow's plug-ins raise almost anything
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage.because(name, reason) from error

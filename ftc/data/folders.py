@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -15,9 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ftc.data.decode import decode_image, image_suffixes
-from ftc.data.readers import OnError, refuse_or_skip
+from ftc.data.decode import decode_image, image_suffixes, status
+from ftc.data.readers import OnError, refuse_or_skip, some
 from ftc.errors import InputError
+from ftc.files import printable, read_text
+
+# What may stand around the fields of a line.
+_BLANK = " \t"
 
 
 class FileReader:
@@ -27,7 +32,7 @@ class FileReader:
         root: folder that the files' paths are relative to.
         files: posix paths, one per sample.
         targets: (N,), indices into ``class_names``.
-        class_names: one name per class.
+        class_names: one name per class; what cannot be printed in it is escaped.
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
         on_error: whether a missing file is an ``error``, or is left out and noted in `skipped` (``skip``).
         groups: the group of every file, see `ftc.data.groups`; None without any.
@@ -53,15 +58,14 @@ class FileReader:
         groups: Sequence[str] | None = None,
     ) -> None:
         self.root = Path(root)
-        self.class_names = tuple(class_names)
+        self.class_names = tuple(map(printable, class_names))
         self.mode = mode
         self.skipped: dict[str, str] = {}
         self.ignored: Mapping[str, int] = {}
         targets = torch.as_tensor(targets, dtype=torch.int64)
         missing = _missing(self.root, files)
         if missing:
-            reasons = dict.fromkeys(sorted(missing), "no such file")
-            refuse_or_skip(self, reasons, on_error, f"of {len(files)} in {self.root}")
+            refuse_or_skip(self, missing, on_error, f"of {len(files)} in {self.root}")
             present = [i for i, file in enumerate(files) if file not in missing]
             files, targets = [files[i] for i in present], targets[present]
             groups = groups and [groups[i] for i in present]
@@ -73,15 +77,17 @@ class FileReader:
         return decode_image(self.root / self.files[index], self.mode)
 
     def encoded(self, index: int) -> bytes:
-        return (self.root / self.files[index]).read_bytes()
+        path = self.root / self.files[index]
+        status(path)
+        return path.read_bytes()
 
     def name(self, index: int) -> str:
         return self.files[index]
 
     def stamp(self, index: int) -> str:
         path = self._folder / self.files[index]
-        status = path.stat()
-        return f"{path}|{status.st_size}|{status.st_mtime_ns}"
+        found = status(path)
+        return f"{path}|{found.st_size}|{found.st_mtime_ns}"
 
     @cached_property
     def _folder(self) -> Path:
@@ -94,10 +100,11 @@ class ClassFolders(FileReader):
     Args:
         root: the folder.
         classes: the subfolders to read; by default all, in the order of their names.
-        mode, on_error: see `FileReader`; an empty subfolder is treated as a missing file is.
+        mode, on_error: see `FileReader`; treated as a missing file are a subfolder without images, a folder
+            that cannot be listed and, where all are read, a link to nowhere beside the subfolders.
 
     Raises:
-        InputError: no such folder, a missing subfolder, or one without images unless it is skipped.
+        InputError: no such folder, a missing subfolder, or what ``on_error`` does not skip.
     """
 
     def __init__(
@@ -108,32 +115,30 @@ class ClassFolders(FileReader):
         on_error: OnError = "error",
     ) -> None:
         root = Path(root)
-        if not root.is_dir():
-            raise InputError(f"{root}: no such folder; give one with a subfolder a class")
-        found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if not found:
-            raise InputError(f"{root}: no subfolder; put the images into one subfolder per class")
+        found, out_of_reach = _subfolders(root)
         names = found if classes is None else list(classes)
+        wrong = out_of_reach if classes is None else {}
         absent = [name for name in names if name not in found]
         if absent:
-            raise InputError(f"{root}: no subfolder {', '.join(absent)}; choose from {', '.join(found)}")
+            choices = ", ".join(map(printable, found))
+            raise InputError(f"{root}: no subfolder {', '.join(absent)}; choose from {choices}")
         files: list[str] = []
         targets: list[int] = []
-        empty: dict[str, str] = {}
         ignored: Counter[str] = Counter()
         # A link to the whole folder or to another class would give that one's images a wrong label.
         visited = {os.path.realpath(root), *(os.path.realpath(root / name) for name in names)}
         for label, name in enumerate(names):
-            inside, others = _images_below(root, name, visited)
+            inside, others, unlisted = _images_below(root, name, visited)
             ignored += others
-            if not inside:
-                empty[name] = f"no image in it{_listed(others)}"
+            wrong |= unlisted
+            if not inside and name not in wrong:
+                wrong[name] = f"no image in it{_listed(others)}"
             files += inside
             targets += [label] * len(inside)
         super().__init__(root, files, targets, names, mode, on_error)
         self.ignored = ignored
-        if empty:
-            refuse_or_skip(self, empty, on_error, f"of {len(names)} class folders in {root}")
+        if wrong:
+            refuse_or_skip(self, wrong, on_error, f"of {len(names)} class folders in {root}")
 
 
 class ListFile(FileReader):
@@ -187,17 +192,21 @@ class UnlabelledFolder(FileReader):
     Args:
         root: the folder; the names of its subfolders are ignored.
         mode: Pillow's mode of the decoded images, ``RGB`` or ``L``.
+        on_error: whether a folder that cannot be listed is an ``error``, or is left out (``skip``).
 
     Raises:
         InputError: no such folder, or no image in it.
     """
 
-    def __init__(self, root: Path | str, mode: str = "RGB") -> None:
-        files, others = _images_below(Path(root), "", {os.path.realpath(root)})
+    def __init__(self, root: Path | str, mode: str = "RGB", on_error: OnError = "error") -> None:
+        files, others, unlisted = _images_below(Path(root), "", {os.path.realpath(root)})
         if not files:
-            raise InputError(f"{root}: no image in this folder{_listed(others)}")
+            reason = f" ({some(unlisted)})" if unlisted else _listed(others)
+            raise InputError(f"{root}: no image in this folder{reason}")
         super().__init__(root, files, [-1] * len(files), (), mode)
         self.ignored = others
+        if unlisted:
+            refuse_or_skip(self, unlisted, on_error, f"folders below {root}")
 
 
 def read_list(file: Path) -> list[tuple[str, int]]:
@@ -206,48 +215,78 @@ def read_list(file: Path) -> list[tuple[str, int]]:
     Raises:
         InputError: no such file, no line in it, or a line that does not end in a whole number.
     """
-    return [(path, int(label)) for path, label in read_fields(file, "path LABEL", r"-?[0-9]+")]
+    return [(path, int(label)) for path, label in read_fields(file, "path LABEL", r"-?[0-9]{1,18}")]
 
 
 def read_fields(file: Path, form: str, last: str = ".+") -> list[tuple[str, str]]:
     """Read lines of two fields, a path, which may contain spaces, and another.
 
+    Only a line feed ends a line, after a carriage return or not: names of files may have what ends lines
+    elsewhere.
+
     Args:
-        file: the file.
+        file: the file, in UTF-8.
         form: what a line is, for messages.
         last: regular expression that the other field matches.
 
     Raises:
         InputError: no such file, no line in it, or a line of another form.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a list file that can be read ({type(error).__name__})") from error
     lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        line = line.removesuffix("\r").strip(_BLANK)
+        if not line:
             continue
-        path, _, field = line.strip().rpartition(" ")
+        path, _, field = line.rpartition(" ")
         if not path or not re.fullmatch(last, field):
             raise InputError(f"{file}: line {number} is {line!r}; write one image a line, '{form}'")
-        lines.append((path.strip(), field))
+        lines.append((path.strip(_BLANK), field))
     if not lines:
         raise InputError(f"{file}: no line in it; write one image a line, '{form}'")
     return lines
 
 
-def _images_below(root: Path, folder: str, visited: set[str]) -> tuple[list[str], Counter[str]]:
-    """Image files at any depth, links followed, and how many others there are, by the end of their names.
+def _subfolders(root: Path) -> tuple[list[str], dict[str, str]]:
+    """The names of the subfolders, sorted, and why others, such as links to nowhere, cannot be looked at.
+
+    Raises:
+        InputError: no such folder, or no subfolder in it.
+    """
+    try:
+        names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{root}: no such folder; give one with a subfolder a class") from error
+    except OSError as error:
+        raise InputError(f"{root}: cannot be listed ({error.strerror}); give a folder of classes") from error
+    found = []
+    out_of_reach = {}
+    for name in names:
+        try:
+            if stat.S_ISDIR((root / name).stat().st_mode):
+                found.append(name)
+        except OSError as error:  # a class whose folder is moved away must not be missing without a word
+            out_of_reach[name] = error.strerror or ""
+    if not found:
+        raise InputError(f"{root}: no subfolder; put the images into one subfolder per class")
+    return found, out_of_reach
+
+
+def _images_below(
+    root: Path, folder: str, visited: set[str]
+) -> tuple[list[str], Counter[str], dict[str, str]]:
+    """Images at any depth, the numbers of other files by the end of their names, and folders without a list.
+
+    Links are followed, and a folder is entered whatever it is called.
 
     Args:
-        root: the files are sorted posix paths relative to it.
+        root: images are sorted posix paths relative to it; so are folders without a list, with the reason.
         folder: the folder inside it to begin in.
         visited: real folders that are not entered any more; those that are entered join them.
     """
     files: list[str] = []
     others: Counter[str] = Counter()
-    for parent, folders, names in os.walk(root / folder, followlinks=True):
+    errors: list[OSError] = []
+    for parent, folders, names in os.walk(root / folder, onerror=errors.append, followlinks=True):
         fresh = {name: os.path.realpath(Path(parent, name)) for name in folders if not name.startswith(".")}
         folders[:] = []
         for name, real in fresh.items():
@@ -261,7 +300,8 @@ def _images_below(root: Path, folder: str, visited: set[str]) -> tuple[list[str]
                 files.append((relative / name).as_posix())
             elif not name.startswith("."):
                 others[suffix or "no ending"] += 1
-    return sorted(files), others
+    unlisted = {os.path.relpath(error.filename, root): error.strerror or "" for error in errors}
+    return sorted(files), others, unlisted
 
 
 def _listed(others: Mapping[str, int]) -> str:
@@ -271,24 +311,28 @@ def _listed(others: Mapping[str, int]) -> str:
 
 def counted(ignored: Mapping[str, int]) -> str:
     """Counts by ending as text: ``2 .txt, 1 .heic``."""
-    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
+    return ", ".join(f"{count} {printable(suffix)}" for suffix, count in sorted(ignored.items()))
 
 
-def _missing(root: Path, files: Sequence[str]) -> set[str]:
-    """The files that do not exist, found by listing every folder once."""
+def _missing(root: Path, files: Sequence[str]) -> dict[str, str]:
+    """The files that do not exist, sorted, with the reason; found by listing every folder once."""
     listed: dict[str, set[str]] = {}
-    missing = set()
+    reasons: dict[str, str] = {}
+    missing = {}
     for file in files:
         path = PurePosixPath(file)
         parent = str(path.parent)
         if parent not in listed:
+            listed[parent] = set()
             try:
-                listed[parent] = {entry.name for entry in (root / parent).iterdir()}
-            except OSError:
-                listed[parent] = set()
+                listed[parent].update(entry.name for entry in (root / parent).iterdir())
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError) as error:  # a zero byte in a path is a ValueError
+                reasons[parent] = getattr(error, "strerror", None) or str(error)
         if path.name not in listed[parent]:
-            missing.add(file)
-    return missing
+            missing[file] = reasons.get(parent, "no such file")
+    return dict(sorted(missing.items()))
 
 
 def _names_of_labels(file: str, labels: Mapping[str, int]) -> dict[int, str]:

@@ -6,11 +6,11 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from ftc.data.folders import read_fields
 from ftc.data.readers import Reader, sample_name
 from ftc.errors import InputError
+from ftc.files import existing_file
 
 # The group of every sample of a reader; None for a sample that is alone.
 Groups = Sequence[str | None]
@@ -56,9 +56,10 @@ def group_finder(choice: str, key: str = "data.groups") -> Callable[[str], str |
     Raises:
         InputError: neither a file nor a regular expression, or a file that contradicts itself.
     """
-    if Path(choice).is_file():
+    file = existing_file(choice)
+    if file is not None:
         named: dict[str, str] = {}
-        for written, group in read_fields(Path(choice), "NAME GROUP"):
+        for written, group in read_fields(file, "NAME GROUP"):
             name = posixpath.normpath(written)
             if named.setdefault(name, group) != group:
                 raise InputError(

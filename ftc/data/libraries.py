@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ftc.data.decode import decode_image
+from ftc.data.decode import decode_image, status
 from ftc.errors import InputError, require
 from ftc.hub import hub_within_reach
 
@@ -91,8 +92,13 @@ class HubDataset:
         return decode_image(self.encoded(index), self.mode)
 
     def encoded(self, index: int) -> bytes:
-        entry = self._images[int(self._rows[index])][self._column]
-        return entry["bytes"] if entry["bytes"] is not None else Path(entry["path"]).read_bytes()
+        entry = self._images[int(self._rows[index])][self._column] or {}
+        if entry.get("bytes") is not None:
+            return entry["bytes"]
+        if entry.get("path") is None:
+            raise FileNotFoundError(errno.ENOENT, "no image in this row")
+        status(Path(entry["path"]))
+        return Path(entry["path"]).read_bytes()
 
     def name(self, index: int) -> str:
         return f"row {self._rows[index]} of {self.path}"

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ftc.errors import InputError
+from ftc.files import printable
 
 OnError = Literal["error", "skip"]
 
@@ -48,7 +49,11 @@ class EncodedReader(Reader, Protocol):
     mode: str
 
     def encoded(self, index: int) -> bytes:
-        """The encoded image, as it is stored."""
+        """The encoded image, as it is stored.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         ...
 
     def name(self, index: int) -> str:
@@ -56,13 +61,50 @@ class EncodedReader(Reader, Protocol):
         ...
 
     def stamp(self, index: int) -> str:
-        """A text that changes with the sample's content, made without reading it: path, size and time."""
+        """A text that changes with the sample's content, made without reading it: path, size and time.
+
+        Raises:
+            OSError: the sample cannot be looked at.
+        """
         ...
 
 
+def check_reader(key: str, reader: Any, labelled: bool = True) -> None:
+    """Check that an object is a `Reader` whose labels have names.
+
+    Args:
+        key: the reader's key in the configuration, for messages.
+        reader: any object.
+        labelled: False allows the label −1 as well, for samples without one.
+
+    Raises:
+        InputError: it lacks something, or its targets or groups are not what a reader's are.
+    """
+    absent = [name for name in ("targets", "class_names", "decode") if not hasattr(reader, name)]
+    if absent:
+        kind = type(reader).__name__
+        raise InputError(f"{key}: {kind} has no {', '.join(absent)}, see ftc.data.Reader; add what it lacks")
+    targets, names = reader.targets, reader.class_names
+    if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.ndim != 1:
+        kind = getattr(targets, "dtype", type(targets).__name__)
+        shape = tuple(getattr(targets, "shape", ()))
+        raise InputError(f"{key}: its targets are {kind} {shape}; give a tensor, torch.int64 (N,)")
+    if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{key}: its class_names are no tuple of texts; give the name of every class")
+    lowest, highest = (int(targets.min()), int(targets.max())) if len(targets) else (0, -1)
+    if lowest < (0 if labelled else -1) or highest >= len(names):
+        raise InputError(
+            f"{key}: its targets run from {lowest} to {highest}, but it has {len(names)} class_names; give "
+            "indices into these, and leave out what has no label"
+        )
+    groups = getattr(reader, "groups", None)
+    if groups is not None and len(groups) != len(targets):
+        raise InputError(f"{key}: it has {len(groups)} groups for {len(targets)} samples; give one a sample")
+
+
 def sample_name(reader: Reader, index: int) -> str:
-    """The name of a sample in messages and manifests."""
-    return reader.name(index) if isinstance(reader, EncodedReader) else f"sample {index}"
+    """The name of a sample in messages and manifests: one line of UTF-8, see `ftc.files.printable`."""
+    return printable(reader.name(index)) if isinstance(reader, EncodedReader) else f"sample {index}"
 
 
 class ArrayReader:
@@ -174,5 +216,5 @@ def refuse_or_skip(reader: _Skips, reasons: Mapping[str, str], on_error: OnError
 
 def some(reasons: Mapping[str, str], most: int = 3) -> str:
     """The first few of many reasons, with their names, as text."""
-    named = [f"{name}: {reason}" for name, reason in list(reasons.items())[:most]]
+    named = [f"{printable(name)}: {reason}" for name, reason in list(reasons.items())[:most]]
     return "; ".join(named) + ("; …" if len(reasons) > most else "")

@@ -111,8 +111,14 @@ def batch_share(batch_size: int, world_size: int) -> int:
 def positions_per_epoch(size: int, batch_size: int, world_size: int, iterations: int | None) -> int:
     """Positions of the stream per epoch, over all ranks: ``iterations`` batches, or about one pass for None.
 
-    A pass is rounded up to whole rounds of the ranks, so that all take the same number of steps.
+    A pass is rounded up to whole rounds of the ranks, so that all take the same number of steps. A last step
+    of a single image per rank is left to the next epoch if it is not the only step: batch norm cannot train
+    on it.
     """
     if iterations is not None:
         return iterations * batch_size
-    return math.ceil(size / world_size) * world_size
+    share = batch_share(batch_size, world_size)
+    of_rank = math.ceil(size / world_size)
+    if of_rank > share > 1 and of_rank % share == 1:
+        of_rank -= 1
+    return of_rank * world_size

@@ -124,7 +124,7 @@ class Preprocessing:
         if images.shape[1] != len(self._mean):
             raise InputError(
                 f"images have {images.shape[1]} channels, the model takes {len(self._mean)}; "
-                "set the mode of the reader or in_chans of the model"
+                "set the reader's mode (data.mode where data have it), or model.kwargs.in_chans"
             )
         return normalise(images, self._mean, self._std)
 

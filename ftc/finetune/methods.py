@@ -18,9 +18,11 @@ class Method:
 
     Attributes:
         title: the printed name.
+        keeps_statistics: whether batch norm keeps its running statistics instead of using those of batches.
     """
 
     title: str
+    keeps_statistics = False
 
     def prepare(self, classifier: Classifier, partition: ClassPartition) -> None:
         """Freeze, wrap or replace parts of a classifier that has the source model's weights.
@@ -59,6 +61,7 @@ class LinearProbe(Method):
     """Fine-tuning of the head alone; the backbone keeps its weights and batch statistics bit for bit."""
 
     title = "linear probe"
+    keeps_statistics = True
 
     def prepare(self, classifier: Classifier, partition: ClassPartition) -> None:
         # In eval mode, which Lightning leaves as it is, batch norm keeps its running statistics.
@@ -74,9 +77,7 @@ class SeenSoftmax(Method):
     title = "seen softmax"
 
     def prepare(self, classifier: Classifier, partition: ClassPartition) -> None:
-        self._not_seen = torch.tensor(
-            [c for c in range(partition.num_classes) if c not in partition.seen], dtype=torch.int64
-        )
+        self._not_seen = torch.tensor((*partition.absent, *partition.others), dtype=torch.int64)
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         self._not_seen = self._not_seen.to(outputs["logits"].device)  # a copy in the first step only

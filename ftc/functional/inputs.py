@@ -56,11 +56,34 @@ def as_logits(logits: Any, partition: ClassPartition) -> Tensor:
 
 
 def as_tensor(values: Any) -> Tensor:
-    """A tensor of anything array-like, on whatever device it is."""
-    # torch warns of read-only memory, which arrays of other frameworks often have.
-    if isinstance(values, np.ndarray) and not values.flags.writeable:
-        values = values.copy()
-    return torch.as_tensor(values).detach()
+    """A tensor of anything array-like, on whatever device it is.
+
+    Arrays in another byte order are converted; numbers longer than float64 become float64.
+
+    Raises:
+        InputError: not an array of numbers of a type that torch has.
+    """
+    if isinstance(values, np.ndarray):
+        values = _for_torch(values)
+    try:
+        return torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise InputError(f"values of type {kind} are no numbers that torch has; give numbers") from error
+
+
+def _for_torch(values: np.ndarray) -> np.ndarray:
+    """An array of numbers as torch takes it; a copy where torch cannot share its memory."""
+    if values.dtype.kind not in "biufc":
+        return values
+    if values.dtype.type is np.longdouble:
+        with np.errstate(over="ignore"):  # infinities are refused where they matter
+            return values.astype(np.float64)
+    if not values.dtype.isnative:
+        return values.astype(values.dtype.newbyteorder("="))
+    # torch warns of read-only memory, which arrays of other frameworks often have, and refuses some views.
+    shared = values.flags.writeable and all(s >= 0 and s % values.itemsize == 0 for s in values.strides)
+    return values if shared else values.copy()
 
 
 def check_finite(logits: Tensor, totals: Tensor | None = None) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
-from safetensors import SafetensorError, safe_open
+from filelock import FileLock, Timeout
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +20,12 @@ from ftc.files import remove_parts, written_whole
 from ftc.models.classifier import Classifier
 from ftc.partition import ClassPartition
 
+# Key of the metadata of our own files.
+_CHECKSUM = "ftc_checksum"
+
+# Interrupted trainings that a cache keeps checkpoints of.
+_MOST_CHECKPOINTS = 10
+
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
     """Write weights as safetensors, whole or not at all.
@@ -27,10 +33,11 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     Args:
         path: the file.
         state: tensors by name.
-        metadata: a description of the weights; values that are no text become JSON.
+        metadata: a description of the weights; values that are no text become JSON. Their checksum is added.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in (metadata or {}).items()}
+    described = {**(metadata or {}), _CHECKSUM: checksum(tensors)}
+    texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in described.items()}
     with written_whole(path) as temporary:
         save_file(tensors, temporary, texts)
 
@@ -39,21 +46,39 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        InputError: no such file, or no safetensors file.
+        InputError: no such file, no safetensors file, or one of `save_weights` that has changed since.
     """
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: no safetensors file: {str(error).splitlines()[0]}") from error
+    with _reading(path):
+        tensors = load_file(path)
+    written = _texts(path).get(_CHECKSUM)
+    if written is not None and written != checksum(tensors):
+        raise InputError(f"{path}: is damaged: its tensors are not those that were written; make it anew")
+    return tensors
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a safetensors file, with JSON parsed."""
-    with safe_open(path, "pt") as file:
-        texts = file.metadata() or {}
-    return {name: _parsed(text) for name, text in texts.items()}
+    """The metadata of a safetensors file, with JSON parsed; what is no JSON stays text.
+
+    Raises:
+        InputError: no such file, or no safetensors file.
+    """
+    return {name: _parsed(text) for name, text in _texts(path).items() if name != _CHECKSUM}
+
+
+def _texts(path: Path) -> dict[str, str]:
+    with _reading(path), safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except Exception as error:  # damaged files raise almost anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: no safetensors file: {reason}") from error
 
 
 def _parsed(text: str) -> Any:
@@ -131,11 +156,20 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def _is_intact(path: Path) -> bool:
+def _is_intact(path: Path, identity: str) -> bool:
     try:
-        return checksum(load_tensors(path)) == load_metadata(path).get("checksum")
-    except (InputError, SafetensorError):
+        load_tensors(path)
+        return _texts(path).get("identity") == identity
+    except InputError:
         return False
+
+
+def _forget_old_checkpoints(cache: Path) -> None:
+    """Remove checkpoints of trainings that were stopped long ago; the latest stay, and those in use."""
+    found = [(path.stat().st_mtime, path) for path in cache.glob("*.ckpt") if path.is_file()]
+    for _, path in sorted(found, reverse=True)[_MOST_CHECKPOINTS:]:
+        with suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=0, mode=0o666):
+            path.unlink(missing_ok=True)
 
 
 def cached_tensors(
@@ -162,14 +196,15 @@ def cached_tensors(
     content = json.dumps(identity, sort_keys=True)
     path = cache / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with FileLock(path.with_suffix(".lock"), mode=0o666):
         fresh, checkpoint = not path.is_file(), path.with_suffix(".ckpt")
-        if not fresh and not _is_intact(path):
+        if not fresh and not _is_intact(path, content):
             tell(f"{path}: is damaged; it is made again")
             fresh = True
         if fresh:
             remove_parts(cache, path.stem)
             tensors = compute(checkpoint)
-            save_weights(path, tensors, {"identity": content, "checksum": checksum(tensors)})
+            save_weights(path, tensors, {"identity": content})
+            _forget_old_checkpoints(cache)
         checkpoint.unlink(missing_ok=True)
     return path, fresh

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,9 +57,9 @@ class ClassPartition:
                     raise InputError(
                         f"{name}: column {column} is outside the head; choose from 0 to {num_classes - 1}"
                     )
-            twice = sorted({c for c in columns if columns.count(c) > 1})
+            twice = [column for column, count in Counter(columns).items() if count > 1]
             if twice:
-                raise InputError(f"{name}: column {twice[0]} is listed twice; list it once")
+                raise InputError(f"{name}: column {min(twice)} is listed twice; list it once")
         if not groups["seen"]:
             raise InputError("seen: no column; name at least one class with training data")
         both = sorted(set(groups["seen"]) & set(groups["absent"]))
@@ -108,8 +109,7 @@ class ClassPartition:
     @cached_property
     def others(self) -> tuple[int, ...]:
         """Columns that are neither seen nor absent."""
-        named = {*self.seen, *self.absent}
-        return tuple(c for c in range(self.num_classes) if c not in named)
+        return tuple(without(range(self.num_classes), (*self.seen, *self.absent)))
 
     @cached_property
     def fixed(self) -> tuple[int, ...]:
@@ -128,6 +128,12 @@ class ClassPartition:
         content = {"num_classes": self.num_classes, **{name: list(ids) for name, ids in groups.items()}}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return PartitionRecord(num_classes=self.num_classes, sha256=digest, **groups)
+
+
+def without(columns: Iterable[int], left_out: Iterable[int]) -> list[int]:
+    """The columns, in order, but for some."""
+    some = set(left_out)
+    return [column for column in columns if column not in some]
 
 
 class PartitionRecord(BaseModel):

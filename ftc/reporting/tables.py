@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,10 +19,17 @@ MIN_WIDTH = 120
 MOST_NEAR_COPIES = 0.125
 
 
+class _LastingConsole(Console):
+    def on_broken_pipe(self) -> None:
+        # Nobody reads any more, as after ``| head -1``; that must not end the work.
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console(quiet: bool = False) -> Console:
     """A console wide enough for the tables, also in a file; it prints lines as they are."""
     width = max(Console().width, MIN_WIDTH)
-    return Console(width=width, quiet=quiet, soft_wrap=True, markup=False, highlight=False)
+    return _LastingConsole(width=width, quiet=quiet, soft_wrap=True, markup=False, highlight=False)
 
 
 def print_record(out: Console, record: RunRecord, folder: Path, finished_before: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from ftc.calibrators import (
 )
 from ftc.config.commands import CompareConfig
 from ftc.errors import InputError
+from ftc.files import damage
 from ftc.functional import curve_of_outcomes
 from ftc.functional.inputs import ABSENT, SEEN, label_groups
 from ftc.functional.statistics import keep_seen
@@ -59,7 +61,14 @@ class FinishedRun:
     @property
     def partition_seed(self) -> int | None:
         """Seed of the class partition; None where the partition was not drawn."""
-        return self.config["partition"].get("seed")
+        partition = self.config.get("partition")
+        return partition.get("seed") if isinstance(partition, dict) else None
+
+    @property
+    def oracle(self) -> float | None:
+        """Y/Y at γ*, a fraction; None where there is no oracle."""
+        stage = self.record.stages.calibrated.get("oracle")
+        return None if stage is None else stage.metrics.get("acc_all")
 
     def value(self, key: str) -> str | None:
         """The value of a key of the configuration, or of ``num_seen``, as text; None where there is none."""
@@ -94,22 +103,28 @@ class Gap:
 
 
 def read_runs(folder: Path) -> list[FinishedRun]:
-    """Read all finished runs below a folder.
+    """Read all finished runs below a folder that have an oracle; a line on stderr tells of the others.
 
     Raises:
-        InputError: there is no run, or the absent classes of one were not evaluated.
+        InputError: there is no such run, or a file of one is damaged.
     """
-    runs = []
+    runs: list[FinishedRun] = []
+    without: list[FinishedRun] = []
     for path in sorted(folder.rglob(FILE_NAME)):
         config = path.parent / CONFIG_FILE
         if config.is_file():
-            content = yaml.safe_load(config.read_text())
-            runs.append(FinishedRun(path.parent, RunRecord.read(path.parent), content))
+            with damage(config):
+                content = dict(yaml.safe_load(config.read_text(encoding="utf-8")))
+            run = FinishedRun(path.parent, RunRecord.read(path.parent), content)
+            (runs if run.oracle is not None else without).append(run)
+    if without:
+        print(
+            f"{len(without)} runs such as {without[0].folder} are left out: no absent-class sample was "
+            "evaluated, so that there is no oracle",
+            file=sys.stderr,
+        )
     if not runs:
-        raise InputError(f"runs={folder}: no finished run of ftc.train below it; name a sweep's folder")
-    for run in runs:
-        if "oracle" not in run.record.stages.calibrated:
-            raise InputError(f"{run.folder}: no absent-class sample was evaluated, so there is no oracle")
+        raise InputError(f"runs={folder}: no finished run with an oracle below it; name a sweep's folder")
     # Partitions that were not drawn have no seed; they come first.
     return sorted(
         runs,
@@ -122,10 +137,11 @@ def recorded_gaps(runs: Iterable[FinishedRun], lane: Lane) -> list[Gap]:
     gaps = []
     for run in runs:
         stages = {"fine_tuned": run.record.stages.fine_tuned, **run.record.lane(lane)}
-        best = run.record.stages.calibrated["oracle"].metrics["acc_all"]
+        best = run.oracle
         for name, stage in stages.items():
-            accuracy = stage.metrics["acc_all"]
-            assert best is not None and accuracy is not None
+            accuracy = stage.metrics.get("acc_all")
+            if best is None or accuracy is None:
+                continue
             title = "γ = 0" if stage.lane is None else stage_title(name, stage)
             gaps.append(Gap(name, title, run, 100 * (best - accuracy)))
     return gaps
@@ -155,7 +171,7 @@ def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> li
     }
     gaps = []
     for run in runs:
-        saved, p = load_tensors(run.folder / "predictions.safetensors"), run.partition
+        saved, p = _predictions(run), run.partition
         logits, target = saved["fine_tuned/test/logits"], saved["fine_tuned/test/target"]
         source = saved["source/test/logits"]
         kept, labels = keep_seen(saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p)
@@ -182,6 +198,26 @@ def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> li
             for name, values in found.items()
         ]
     return gaps
+
+
+def _predictions(run: FinishedRun) -> dict[str, Tensor]:
+    """The saved predictions of a run.
+
+    Raises:
+        InputError: some are missing, as those of V are where nothing was held out.
+    """
+    path = run.folder / "predictions.safetensors"
+    saved = load_tensors(path)
+    wanted = [
+        f"{stage}/{split}/{field}"
+        for stage in ("source", "fine_tuned")
+        for split in ("val", "test")
+        for field in ("logits", "target")
+    ]
+    missing = [name for name in wanted if name not in saved]
+    if missing:
+        raise InputError(f"{path}: has no {missing[0]}, which refit=true needs; leave the run or refit out")
+    return saved
 
 
 def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int) -> Tensor:

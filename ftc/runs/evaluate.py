@@ -19,7 +19,6 @@ from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_rec
 from ftc.files import file_digest
 from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord, StageRecords, versions
-from ftc.runs.failures import explained
 from ftc.runs.folder import Predictions, RunFolder, do_once
 from ftc.runs.parts import (
     Parts,
@@ -49,20 +48,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             checkpoint of the model.
     """
     out = console(quiet=not leads())
-    with explained(config):
-        return do_once(config, partial(_run, config, out), out)
+    return do_once(config, partial(_run, config, out), out)
 
 
 def _run(config: EvaluateConfig, out: Console) -> RunRecord:
     folder = RunFolder(config.folder)
-    stages, has_source = Stages(folder), config.source.checkpoint is not None
+    stages, has_source = Stages(folder, out), config.source.checkpoint is not None
     with ExitStack() as held:
         with all_or_none():
             calibrators = _without_training(build_calibrators(config), has_source, out)
             # The checkpoint replaces the model's own weights, which only a partition rule may look at.
             source = build_source_stage(config, out, pretrained=config.partition.by_source_model)
             partition, weights = choose_classes(source, stages)
-            parts = build_parts(source, partition, calibrators)
+            parts = build_parts(source, partition, calibrators, trained=False)
             if leads():
                 held.enter_context(folder.claimed(config.overwrite))
         before, observed = None, Observed()

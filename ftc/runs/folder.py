@@ -20,7 +20,7 @@ from torch import Tensor
 from ftc.config.commands import JobConfig
 from ftc.errors import InputError
 from ftc.export.bundle import FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS
-from ftc.files import remove_parts, written_whole
+from ftc.files import damage, flush, remove_parts, written_whole
 from ftc.models import save_weights
 from ftc.partition import PartitionManifest
 from ftc.reporting.figures import write_figures
@@ -77,8 +77,10 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+            raise InputError(f"run_dir={path}: is the folder that the command runs in; name one inside it")
         foreign = path.is_dir() and any(path.iterdir()) and not (path / CONFIG_FILE).is_file()
-        if path.is_file() or foreign:
+        if foreign or (path.exists() and not path.is_dir()):
             raise InputError(f"run_dir={path}: exists and is no run folder; choose another or remove it")
         self.path = path
 
@@ -95,7 +97,7 @@ class RunFolder:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0):
+            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0, mode=0o666):
                 if (self.path / FILE_NAME).is_file() and not overwrite:
                     raise FinishedMeanwhileError(
                         f"run_dir={self.path}: another run has finished there; the same command shows it"
@@ -130,9 +132,12 @@ class RunFolder:
         (new / CONFIG_FILE).write_text(text)
         if manifest is not None:
             manifest.write(new / PARTITION_FILE)
+        for written in (*new.rglob("*"), new):
+            flush(written)
         if self.path.exists():
             self.path.rename(old)
         new.rename(self.path)
+        flush(self.path.parent)
         shutil.rmtree(old, ignore_errors=True)
 
     @property
@@ -141,11 +146,17 @@ class RunFolder:
         return self.path / "checkpoints" / "last.ckpt"
 
     def begun(self) -> dict[str, Any] | None:
-        """The identity of an unfinished run in the folder, see `start`; None where there is none."""
+        """The identity of an unfinished run in the folder, see `start`; None where there is none.
+
+        Raises:
+            DamagedError: there is one, and it cannot be read.
+        """
         path = self.path / _STAGES / _BEGUN
         if (self.path / FILE_NAME).is_file() or not path.is_file():
             return None
-        return json.loads(path.read_text())
+        with damage(path):
+            found = json.loads(path.read_text())
+            return {key: found[key] for key in ("content", "versions", "samples")}
 
     def go_on(self) -> None:
         """Remove files that an interrupted run left half-written."""
@@ -156,8 +167,15 @@ class RunFolder:
         return {path.stem for path in (self.path / _STAGES).glob("*.pt")}
 
     def stage_result(self, name: str) -> dict[str, Any]:
-        """The result that `keep_stage` kept."""
-        return torch.load(self.path / _STAGES / f"{name}.pt", weights_only=True)
+        """The result that `keep_stage` kept: ``result`` and ``seconds``.
+
+        Raises:
+            DamagedError: the file cannot be read.
+        """
+        path = self.path / _STAGES / f"{name}.pt"
+        with damage(path):
+            kept = torch.load(path, weights_only=True)
+            return {"result": dict(kept["result"]), "seconds": float(kept["seconds"])}
 
     def keep_stage(self, name: str, result: Mapping[str, Any]) -> None:
         """Keep the result of a finished stage, of tensors and plain types, until the run is finished."""

@@ -15,7 +15,7 @@ from ftc.callbacks import PredictionRecorder, fit
 from ftc.errors import InputError
 from ftc.files import digest
 from ftc.models import cached_tensors, load_tensors, other_weights
-from ftc.partition import ClassPartition
+from ftc.partition import ClassPartition, without
 from ftc.runs.parts import Parts
 
 # The splits that folds are trained and evaluated on.
@@ -62,7 +62,7 @@ def _train(
 ) -> dict[str, Tensor]:
     """Fine-tune on the pseudo-seen classes; return logits of V before and after, (N, C), and labels (N,)."""
     config, classifier, seed = parts.config, parts.classifier, plan.seed + k
-    pseudo_absent = [c for c in parts.partition.seen if c not in pseudo_seen]
+    pseudo_absent = without(parts.partition.seen, pseudo_seen)
     partition = ClassPartition(parts.partition.num_classes, pseudo_seen, pseudo_absent)
     data = build_datamodule(config, parts.images, classifier, partition, seed, parts.data.held_out)
     seed_everything(seed, workers=True, verbose=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,17 @@ from ftc.functional import seen_statistics
 from ftc.models import copied, load_tensors, other_weights
 from ftc.runs.parts import Parts
 
+# Hits of held-out seen samples, see `WeightPath.choose`, by the path's family and α.
+Hits = dict[tuple[Hashable, float], Tensor]
+
 
 def evaluate_moved_weights(
-    parts: Parts, module: LightningModule, run: CalibrationCallback, name: str, source_weights: Path
+    parts: Parts,
+    module: LightningModule,
+    run: CalibrationCallback,
+    name: str,
+    source_weights: Path,
+    known: Hits,
 ) -> dict[str, Any]:
     """Choose the weights of a calibrator, evaluate their model, and fit the calibrator on it.
 
@@ -29,6 +38,7 @@ def evaluate_moved_weights(
         run: the run's callback, with the calibration data under the source and the fine-tuned model.
         name: name of the calibrator.
         source_weights: the file of the source model's weights.
+        known: what calibrators before this one have found; more is added.
 
     Returns:
         ``record``, the row of the table, and ``held_out``, statistics of held-out seen samples under the
@@ -44,7 +54,7 @@ def evaluate_moved_weights(
     source, fine_tuned = load_tensors(source_weights), copied(parts.classifier.timm_state_dict())
     alpha = path.alpha
     if alpha is None:
-        alpha = path.choose(_held_out_hits(parts, module, run, name, (source, fine_tuned)))
+        alpha = path.choose(_held_out_hits(parts, module, run, name, (source, fine_tuned), known))
     with other_weights(parts.classifier, path.at(source, fine_tuned, alpha)):
         callback = build_callback(parts.config, parts.data, {name: calibrator}, source=run.source)
         trainer = parts.trainers.quiet(name, callback)
@@ -63,6 +73,7 @@ def _held_out_hits(
     run: CalibrationCallback,
     name: str,
     ends: tuple[dict[str, Tensor], dict[str, Tensor]],
+    known: Hits,
 ) -> dict[float, Tensor]:
     """Hits argmax_F z = y of the held-out seen samples, bool (N,), by α; empty where logits overflow."""
     before, after = run.source.seen.get("held_out"), run.observed.seen.get("held_out")
@@ -77,9 +88,13 @@ def _held_out_hits(
     trainer = parts.trainers.quiet(name, recorder)
     hits = {0.0: before.hit, 1.0: after.hit}
     for alpha in path.candidates:
+        if (path.family, alpha) in known:
+            hits[alpha] = known[path.family, alpha]
+            continue
         with other_weights(parts.classifier, path.at(*ends, alpha)):
             trainer.validate(module, parts.data.held_out_dataloader(), verbose=False)
         logits, target = (recorder.latest["val"][field] for field in ("logits", "target"))
         finite = bool(logits.isfinite().all())
         hits[alpha] = seen_statistics(logits, target, parts.partition).hit if finite else target[:0]
+        known[path.family, alpha] = hits[alpha]
     return hits

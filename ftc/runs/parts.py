@@ -10,7 +10,13 @@ from typing import Any
 from attrs import frozen
 from rich.console import Console
 
-from ftc.assembly.components import build_classifier, build_datamodule, check_recipe
+from ftc.assembly.components import (
+    build_classifier,
+    build_datamodule,
+    build_method,
+    check_recipe,
+    check_steps,
+)
 from ftc.assembly.images import Images, build_images
 from ftc.assembly.trainers import Trainers, build_trainer
 from ftc.calibrators import Calibrator
@@ -67,7 +73,9 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
     check_processes(trainer)
     batch_share(config.data.batch_size, trainer.world_size)
     device = trainer.strategy.root_device
-    trainers = Trainers(config.trainer, 1 if device.type == "cpu" else [device.index], leads(), out)
+    trainers = Trainers(
+        config.trainer, trainer.world_size, 1 if device.type == "cpu" else [device.index], leads(), out
+    )
     images = build_images(config)
     for note in images.notes:
         out.print(note)
@@ -100,9 +108,18 @@ def choose_classes(source: SourceStage, stages: Stages) -> tuple[ClassPartition,
 
 
 def build_parts(
-    source: SourceStage, partition: ClassPartition, calibrators: Mapping[str, Calibrator[Any]]
+    source: SourceStage,
+    partition: ClassPartition,
+    calibrators: Mapping[str, Calibrator[Any]],
+    trained: bool = True,
 ) -> Parts:
     """Build the parts of a run whose classes are chosen.
+
+    Args:
+        source: the source stage.
+        partition: seen, absent and other columns.
+        calibrators: the calibrators to fit, by name.
+        trained: whether the run trains the model.
 
     Raises:
         InputError: data that do not fit the partition, or a single seen class for pseudo cross-validation.
@@ -112,6 +129,8 @@ def build_parts(
         if calibrator.folds is not None:
             calibrator.folds.draw(partition)
     data = build_datamodule(config, images, classifier, partition, config.seed)
+    if trained and not build_method(config).keeps_statistics:
+        check_steps(config, classifier, data, source.trainers.world_size)
     train = images.readers["train"]
     assert train is not None
     known = set(train.targets[data.held_out].tolist())

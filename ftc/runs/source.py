@@ -11,7 +11,7 @@ from lightning.pytorch import seed_everything
 from rich.console import Console
 from torch import Tensor
 
-from ftc.assembly.components import build_module, build_source_datamodule
+from ftc.assembly.components import build_module, build_source_datamodule, check_steps
 from ftc.assembly.images import Images
 from ftc.assembly.trainers import Trainers, training_callbacks
 from ftc.callbacks import PredictionRecorder, fit
@@ -129,6 +129,7 @@ class SourceStage:
         elif config.trains_source:
             seed_everything(config.source.seed, workers=True, verbose=False)
             data = build_source_datamodule(config, self.images, classifier)
+            check_steps(config, classifier, data, world_size=1)  # one process trains it
             module = build_module(classifier, config.source.optimizer, config.source.scheduler)
             self.out.print(
                 f"Training the source model: {config.source.max_epochs} epochs, "

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
+from ftc.files import DamagedError
 from ftc.runs.folder import RunFolder
 from ftc.runs.processes import leads
 
@@ -20,13 +21,15 @@ class Stages:
 
     Args:
         folder: the run folder.
+        out: console for messages.
 
     Attributes:
         timing: seconds by stage, interrupted runs included.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, out: Console) -> None:
         self.folder = folder
+        self.out = out
         self.timing: dict[str, float] = {}
         self._finished: set[str] = set()
 
@@ -46,9 +49,13 @@ class Stages:
     def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A stage's result, of tensors and plain types: from an interrupted run, or computed now and kept."""
         if name in self._finished:
-            kept = self.folder.stage_result(name)
-            self.timing[name] = kept["seconds"]
-            return kept["result"]
+            try:
+                kept = self.folder.stage_result(name)
+            except DamagedError as error:
+                self.out.print(f"{error.args[0].partition(': ')[0]}: is damaged; that stage is done again")
+            else:
+                self.timing[name] = kept["seconds"]
+                return kept["result"]
         with self.timed(name):
             result = compute()
         if leads():
@@ -68,7 +75,11 @@ def goes_on(folder: RunFolder, identity: Mapping[str, Any], config: TrainConfig,
     Raises:
         InputError: the unfinished run has another configuration.
     """
-    begun = folder.begun()
+    try:
+        begun = folder.begun()
+    except DamagedError:
+        out.print("What the unfinished run there had noted is damaged; it is begun anew.", style="yellow")
+        return False
     if begun is None or config.overwrite or config.resume == "never":
         return False
     if begun["content"] != identity["content"]:

@@ -20,10 +20,9 @@ from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
 from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord
-from ftc.runs.failures import explained
 from ftc.runs.folder import RunFolder, do_once
 from ftc.runs.folds import fold_evidence, train_or_find_fold
-from ftc.runs.interpolation import evaluate_moved_weights
+from ftc.runs.interpolation import Hits, evaluate_moved_weights
 from ftc.runs.parts import build_parts, build_source_stage, choose_classes, identity, manifest, shared_facts
 from ftc.runs.processes import all_or_none, check_shared, leads
 from ftc.runs.report import report
@@ -46,15 +45,14 @@ def train(config: TrainConfig) -> dict[str, Any]:
         InputError: an error in the configuration that only building its objects shows.
     """
     out = console(quiet=not leads())
-    with explained(config):
-        if config.fold is not None:
-            return _train_fold(config, config.fold, out)
-        return do_once(config, partial(_run, config, out), out)
+    if config.fold is not None:
+        return _train_fold(config, config.fold, out)
+    return do_once(config, partial(_run, config, out), out)
 
 
 def _run(config: TrainConfig, out: Console) -> RunRecord:
     folder = RunFolder(config.folder)
-    stages = Stages(folder)
+    stages = Stages(folder, out)
     with ExitStack() as held:
         with all_or_none():
             # Wrong input is refused here, before the folder is touched.
@@ -90,9 +88,10 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
             callback.load_state_dict(before["calibration"])
             training.fine_tune(stages)
             after = stages.once("test", training.test)
+        known: Hits = {}
         moved = {
             name: stages.once(
-                name, partial(evaluate_moved_weights, parts, training.module, callback, name, weights)
+                name, partial(evaluate_moved_weights, parts, training.module, callback, name, weights, known)
             )
             for name, calibrator in calibrators.items()
             if calibrator.weights is not None
@@ -106,7 +105,7 @@ def _train_fold(config: TrainConfig, fold: int, out: Console) -> dict[str, Any]:
     Raises:
         InputError: no pseudo cross-validation in use, or none with so many folds.
     """
-    stages, calibrators = Stages(RunFolder(config.folder)), build_calibrators(config)
+    stages, calibrators = Stages(RunFolder(config.folder), out), build_calibrators(config)
     build_method(config)
     source = build_source_stage(config, out)
     partition, weights = choose_classes(source, stages)

@@ -17,10 +17,10 @@ from tests.commands import run_module
 from tests.conftest import composed
 
 WRONG = {
-    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from cache_dir, calib",
+    "optimzer.lr=1": "optimzer.lr=1: no such key; did you mean optimizer? choose from allow_targets, c",
     "optimizer.lrr=1": "optimizer.lrr=1: no such key; did you mean lr? choose from backbone_lr_scale,",
     "partition.seen=[0,99]": "partition.seen=[0, 99]: column 99 is outside the head; choose from 0 to 9",
-    "trainer.max_epochs=-3": "trainer.max_epochs=-3: input should be greater than 0",
+    "trainer.max_epochs=-3": "trainer.max_epochs=-3: input should be greater than or equal to 1",
     "calibration.use=[foo]": "calibration.use=['foo']: no calibrator 'foo'; choose from alg, anchored,",
     "calibration.default=oracle": "calibration.default=oracle: not among calibration.use; choose from inter",
     "calibration.use=[]": "calibration.use=[]: name at least one calibrator",
@@ -46,7 +46,7 @@ WRONG = {
     "name=a/b": "name=a/b: string should match pattern",
     "+foo=1": "foo=1: no such key",
     "~seed": "seed: missing; give it a value",
-    "optimizer.lr=[": "no viable alternative at input '['",
+    "optimizer.lr=[": "optimizer.lr=[: input should be a valid number",
 }
 
 

@@ -122,6 +122,7 @@ def test_what_batches_cannot_do_is_left_to_images(transform):
 
 @pytest.mark.parametrize("module", [v2, transforms])
 def test_affine_draws_what_torchvision_would(module):
+    torch.manual_seed(0)
     (step,) = batched(module.RandomAffine(30, (0.1, 0.3), (0.5, 2.0), 20))
     image = torch.zeros(1, 1, 31, 31)
     image[..., 14:17, 14:17] = 255

@@ -185,7 +185,7 @@ def test_what_is_kept_has_a_limit():
 def test_holdout_takes_seen_training_images_out_of_everything_else(reader, partition, share):
     chosen = hold_out(reader.targets, partition.seen, share)
     data = PartitionedDataModule(
-        reader, partition, Preprocessing(CONFIG), held_out=chosen, loading=Loading(batch_size=7)
+        reader, partition, Preprocessing(CONFIG), held_out=chosen, loading=Loading(batch_size=8)
     )
     _, gallery, val = data.val_dataloader()
     held_out = ids(val)
@@ -245,7 +245,7 @@ def test_without_held_out_images_the_test_split_is_only_watched(reader, partitio
     data = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, pool=reader)
     assert data.validation_roles == ("calibration", "gallery", "pool", "test")
     assert Counter(labels(data.val_dataloader()[3])) == Counter(reader.targets.tolist())
-    with pytest.raises(InputError, match=r"set data\.holdout, or name data\.readers\.val"):
+    with pytest.raises(InputError, match=r"set data\.holdout, .* or name data\.readers\.val"):
         data.held_out_dataloader()
     chosen = hold_out(reader.targets, partition.seen, 0.2)
     held_out = PartitionedDataModule(reader, partition, Preprocessing(CONFIG), test=reader, held_out=chosen)
@@ -255,7 +255,10 @@ def test_without_held_out_images_the_test_split_is_only_watched(reader, partitio
 def test_channels_that_the_model_does_not_take(reader, partition):
     config = {**CONFIG, "input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3}
     data = PartitionedDataModule(reader, partition, Preprocessing(config), test=reader)
-    with pytest.raises(InputError, match="images have 1 channels, the model takes 3; set the mode of"):
+    with pytest.raises(
+        InputError,
+        match=r"images have 1 channels, the model takes 3; .*data\.mode .* model\.kwargs\.in_chans",
+    ):
         next(iter(data.test_dataloader()))
 
 
@@ -343,9 +346,6 @@ def test_ranks_share_the_endless_stream_without_overlap(world_size):
     size = 12 // world_size
     steps = [[s for shard in shards for s in shard[i : i + size]] for i in range(0, 60 // world_size, size)]
     assert [sorted(step) for step in steps] == [sorted(whole[i : i + 12]) for i in range(0, 60, 12)]
-    pass_ = positions_per_epoch(10, 4, world_size, iterations=None)
-    assert pass_ % world_size == 0
-    assert 10 <= pass_ < 10 + world_size
 
 
 def test_stream_is_a_function_of_seed_and_position():

@@ -92,6 +92,7 @@ def test_a_file_names_groups_however_its_paths_are_spelt(tmp_path):
     "choice, message",
     [
         ("(", r"data\.groups=\(: no such file, and no regular expression"),
+        ("x" * 5000, r"data\.groups=x+: fits no image, such as cat/a\.png"),
         ("groups.csv", r"data\.groups=groups\.csv: fits no image, such as cat/a\.png"),
     ],
 )

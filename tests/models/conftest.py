@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.models.classifiers import make
+
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
@@ -9,3 +11,13 @@ def offline(monkeypatch, tmp_path):
     constants = pytest.importorskip("huggingface_hub").constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+
+
+@pytest.fixture
+def origin():
+    return make(1)
+
+
+@pytest.fixture
+def target():
+    return make(2)

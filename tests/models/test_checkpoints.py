@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -15,44 +14,7 @@ from torch import nn
 from ftc import ClassPartition, FineTuneModule, InputError
 from ftc.finetune import build_optimizer
 from ftc.models import create_classifier, fold_gamma, load_checkpoint, save_weights
-
-KWARGS = {"in_chans": 1}
-COUNTER = "num_batches_tracked"
-
-
-def make(seed, num_classes=6, name="test_resnet", **kwargs):
-    torch.manual_seed(seed)
-    classifier = create_classifier(name, num_classes, kwargs=KWARGS | kwargs).eval()
-    with torch.no_grad():
-        for tensor in classifier.timm_state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.rand_like(tensor))
-    return classifier
-
-
-@pytest.fixture
-def origin():
-    return make(1)
-
-
-@pytest.fixture
-def target():
-    return make(2)
-
-
-def released(classifier, **more):
-    """The paper's released layout."""
-    backbone = {f"backbone.{name}": value for name, value in classifier.backbone.state_dict().items()}
-    return {**backbone, "head.weight": classifier.head.weight, "head.bias": classifier.head.bias, **more}
-
-
-def equal(first, second):
-    states = first.timm_state_dict(), second.timm_state_dict()
-    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def untouched(classifier):
-    return equal(classifier, make(2))
+from tests.models.classifiers import COUNTER, RELEASED, equal, make, prefixed, released, untouched
 
 
 def lightning(classifier, path):
@@ -69,47 +31,6 @@ def lightning(classifier, path):
     batch = {"image": torch.randn(2, 1, 32, 32), "target": torch.tensor([0, 1])}
     trainer.fit(module, torch.utils.data.DataLoader([batch], batch_size=None))
     trainer.save_checkpoint(path)
-
-
-SAVED = {
-    "timm": (lambda c: c.timm_state_dict(), "state dict, names of the timm model"),
-    "released": (released, "state dict, names of backbone and head"),
-    "wrapped": (
-        lambda c: {f"module.{name}": value for name, value in released(c).items()},
-        "state dict, names of backbone and head",
-    ),
-    "compiled and wrapped": (
-        lambda c: {f"module._orig_mod.{name}": value for name, value in c.timm_state_dict().items()},
-        "state dict, names of the timm model",
-    ),
-    "under state_dict": (
-        lambda c: {"epoch": 3, "state_dict": c.timm_state_dict()},
-        "state dict under state_dict, names of the timm model",
-    ),
-    "under model": (
-        lambda c: {"model": released(c), "args": argparse.Namespace(lr=0.1)},
-        "state dict under model, names of backbone and head",
-    ),
-    "averages first": (
-        lambda c: {"state_dict": make(3).timm_state_dict(), "state_dict_ema": c.timm_state_dict()},
-        "state dict under state_dict_ema, names of the timm model",
-    ),
-    "averages of model": (
-        lambda c: {"model": make(3).timm_state_dict(), "model_ema": c.timm_state_dict()},
-        "state dict under model_ema, names of the timm model",
-    ),
-}
-
-
-@pytest.mark.parametrize("layout", SAVED)
-def test_every_layout_gives_the_same_weights(layout, origin, target, tmp_path):
-    make_content, words = SAVED[layout]
-    path = tmp_path / "source.pth"
-    torch.save(make_content(origin), path)
-    report = load_checkpoint(path, target)
-    assert equal(target, origin)
-    assert (report.format, report.missing, report.unexpected) == (words, (), ())
-    assert str(report) == f"{path}: {words}"
 
 
 def test_safetensors_bring_their_metadata(origin, target, tmp_path):
@@ -131,7 +52,68 @@ def test_lightning_checkpoint_of_fine_tuning(origin, target, tmp_path):
     lightning(origin, tmp_path / "last.ckpt")
     report = load_checkpoint(tmp_path / "last.ckpt", target)
     assert equal(target, origin)
-    assert report.format == "Lightning checkpoint, names of backbone and head"
+    assert report.format == f"Lightning checkpoint under state_dict, prefix classifier., {RELEASED}"
+
+
+DAMAGED_NAMES = {
+    "no JSON": '["a", ',
+    "no list": '{"a": 1}',
+    "a number": "3",
+    "null": "null",
+    "no text in it": '["a", 1]',
+    "deeply nested": "[" * 100_000 + "]" * 100_000,
+    "nested": json.dumps([["a"]]),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_NAMES)
+def test_damaged_class_names_are_left_out_and_told(case, origin, target, tmp_path):
+    path = tmp_path / "calibrated.safetensors"
+    metadata = {"class_names": DAMAGED_NAMES[case], "gamma": "0.5", "calibrator": "[[1]]"}
+    save_weights(path, origin.timm_state_dict(), metadata)
+    report = load_checkpoint(path, target)
+    assert "class_names" not in report.metadata
+    assert report.lines()[1:] == [
+        "class_names in its metadata is no list of names, left out",
+        "calibrated: γ 0.50 of a calibrator is folded into its head",
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float8_e5m2])
+def test_weights_that_are_not_finite_are_refused(value, dtype, origin, target, tmp_path):
+    path, name = tmp_path / "diverged.pth", "layer1.0.conv1.weight"
+    state = origin.timm_state_dict()
+    state[name] = state[name].clone().index_fill(0, torch.tensor([1]), value).to(dtype)
+    torch.save(state, path)
+    message = f"{path}: weight {name} is not finite; choose a checkpoint from before the training diverged"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        load_checkpoint(path, target)
+    assert untouched(target)
+
+
+def test_what_stands_beside_the_model_is_named_and_may_be_anything(origin, target, tmp_path):
+    more = {"criterion.weight": torch.tensor([torch.nan]), "teacher.fc.bias": torch.zeros(9), "n": 3}
+    torch.save({"state_dict": prefixed("net.", origin.timm_state_dict()) | more}, tmp_path / "source.pth")
+    report = load_checkpoint(tmp_path / "source.pth", target)
+    assert equal(target, origin)
+    assert report.unexpected == tuple(more)
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+def test_weights_of_other_dtypes(origin, target, tmp_path):
+    path, state = tmp_path / "source.pth", origin.timm_state_dict()
+    torch.save({name: value.half() for name, value in state.items()}, path)
+    load_checkpoint(path, target)
+    assert torch.equal(target.head.weight, origin.head.weight.half().float())
+    for value, message in {
+        torch.zeros(6, 96, dtype=torch.int8): "fc.weight has dtype torch.int8",
+        torch.zeros(6, 96).to_sparse(): r"1 of \d+ weights are missing: fc.weight",
+        torch.zeros(6, 96, device="meta"): r"1 of \d+ weights are missing: fc.weight",
+    }.items():
+        torch.save({**state, "fc.weight": value}, path)
+        with pytest.raises(InputError, match=message):
+            load_checkpoint(path, target)
 
 
 def test_torchvision_resnet_has_timms_names(tmp_path):

@@ -72,7 +72,7 @@ def test_runs_are_grouped_by_any_key_in_which_they_differ(sweep):
     ("arguments", "message"),
     [
         (["runs=nowhere"], "runs=nowhere: no such folder"),
-        (["runs=."], "runs=.: no finished run of ftc.train below it"),
+        (["runs=."], "runs=.: no finished run with an oracle below it"),
         ([], "runs: missing; give it a value"),
     ],
 )

@@ -20,11 +20,11 @@ from google.protobuf.message import DecodeError
 from ftc import CalibrationCallback, InputError
 from ftc.assembly.loggers import wandb_logger
 from ftc.benchmarks.digits import mnist
+from ftc.cli.failures import explained
 from ftc.config.commands import TrainConfig
 from ftc.data import ArrayReader
 from ftc.files import written_whole
 from ftc.finetune import FineTuneModule
-from ftc.runs.failures import explained
 from ftc.runs.train import train
 from tests.conftest import composed
 from tests.runs.test_train import wandb_records
@@ -83,7 +83,8 @@ def test_too_little_memory_names_the_batch(at_work, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(FineTuneModule, "training_step", training_step)
-    with pytest.raises(InputError, match=r"data\.batch_size=64: .* trainer\.accumulate_grad_batches=2"):
+    wanted = r"data\.batch_size=64: .* trainer\.accumulate_grad_batches=2"
+    with pytest.raises(InputError, match=wanted), explained(config()):
         train(config())
 
 
@@ -101,8 +102,10 @@ def deadly(split: str) -> Deadly:
 
 def test_a_killed_loader_names_the_number_of_workers(at_work):
     test = "data.readers.test._target_=tests.runs.test_failures.deadly"
-    with pytest.raises(InputError, match=r"data\.num_workers=1: a loader's process was killed") as caught:
-        train(config(test, "data.num_workers=1"))
+    killed = r"data\.num_workers=1: a loader's process was killed"
+    wanted = config(test, "data.num_workers=1")
+    with pytest.raises(InputError, match=killed) as caught, explained(wanted):
+        train(wanted)
     assert "\n" not in str(caught.value)
 
 
@@ -128,6 +131,32 @@ def test_other_errors_are_not_touched():
     for error in (RuntimeError("mat1 and mat2"), OSError(errno.EIO, "broken"), KeyError("x")):
         with pytest.raises(type(error)), explained(config()):
             raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed"),
+            "no room left",
+        ),
+        (
+            ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "no room left",
+        ),
+        (OSError(errno.EDQUOT, "Quota exceeded", "outputs/a"), "no room left on the disk for outputs/a"),
+        (
+            OSError(errno.EROFS, "x", "outputs/a"),
+            "outputs/a: read-only file system; choose another output_dir",
+        ),
+        (OSError(errno.EACCES, "x", "/data/b"), "/data/b: permission denied"),
+        (OSError(errno.ENAMETOOLONG, "x", b"run"), "run: file name too long; choose another run_dir"),
+    ],
+)
+def test_what_a_full_or_closed_disk_raises_is_a_line(error, line):
+    with pytest.raises(InputError, match=line) as caught, explained(config()):
+        raise error
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_in_use_is_refused(at_work):

@@ -124,7 +124,7 @@ def test_folds_train_on_no_image_of_a_group_that_v_has_images_of(tmp_path, monke
     )
     source = build_source_stage(composed(TrainConfig, "train", *overrides), console())
     calibrators = build_calibrators(source.config)
-    partition, _ = choose_classes(source, Stages(RunFolder(tmp_path / "run")))
+    partition, _ = choose_classes(source, Stages(RunFolder(tmp_path / "run"), console()))
     parts = build_parts(source, partition, calibrators)
     plan = calibrators["pcv"].folds
     weights = tmp_path / "any.safetensors"

@@ -8,16 +8,19 @@ import torch
 from ftc import ClassPartition
 from ftc.config.commands import TrainConfig
 from ftc.partition import PartitionManifest
+from ftc.reporting.tables import console
 from ftc.runs.folder import RunFolder
 from ftc.runs.stages import Stages
 from tests.conftest import composed
+
+IDENTITY = {"content": {"seed": 1}, "versions": {}, "samples": {}}
 
 
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
     manifest = PartitionManifest.of(ClassPartition(3, [0, 1], [2]), ("a", "b", "c"))
-    folder.start(composed(TrainConfig, "train"), {"content": 1}, manifest)
+    folder.start(composed(TrainConfig, "train"), IDENTITY, manifest)
     return folder
 
 
@@ -28,9 +31,9 @@ def test_a_finished_stage_is_not_computed_again(folder):
         computed.append(1)
         return {"x": torch.arange(3), "text": "y"}
 
-    stages = Stages(folder)
+    stages = Stages(folder, console())
     first = stages.once("test", compute)
-    again = Stages(folder)
+    again = Stages(folder, console())
     again.go_on()
     second = again.once("test", compute)
     assert computed == [1]
@@ -41,7 +44,7 @@ def test_a_finished_stage_is_not_computed_again(folder):
 def test_a_run_that_does_not_go_on_computes_anew(folder):
     computed = []
     for _ in range(2):
-        Stages(folder).once("test", lambda: computed.append(1) or {})
+        Stages(folder, console()).once("test", lambda: computed.append(1) or {})
     assert computed == [1, 1]
 
 
@@ -50,10 +53,10 @@ def test_a_stage_that_fails_leaves_no_result(folder):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        Stages(folder).once("test", fail)
+        Stages(folder, console()).once("test", fail)
     assert folder.finished_stages() == set()
 
 
 def test_a_folder_begins_with_configuration_and_manifest(folder):
-    assert folder.begun() == {"content": 1}
+    assert folder.begun() == IDENTITY
     assert sorted(path.name for path in folder.path.iterdir()) == ["config.yaml", "partition.json", "stages"]

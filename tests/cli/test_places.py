@@ -116,6 +116,25 @@ def test_files_follow_the_umask(tmp_path):
             assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path
 
 
+@pytest.mark.parametrize("silence", ["logger=null", "~logger", "+trainer.enable_progress_bar=false"])
+def test_what_is_not_wanted_is_left_out(tmp_path, silence):
+    wanted = [x for x in QUICK if x != "logger=csv" or "logger" not in silence]
+    done = run_train(tmp_path, *wanted, silence, "run_dir=run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "metrics.csv").is_file() == ("logger" not in silence)
+    assert not (tmp_path / "run" / "wandb").exists()
+    assert ("epoch 1 of 1" in done.stdout) == ("bar" not in silence)
+
+
+def test_yaml_of_ones_own_that_is_none_names_file_and_line(tmp_path):
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "night.yaml").write_text("name: night\nseed: [1, 2\ndata: x\n")
+    done = run_train(tmp_path, "--config-dir", "mine", "experiment=night")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "night.yaml: line 3: no YAML" in done.stderr
+
+
 @pytest.mark.parametrize("where", ["Training the source model", "Fine-tuning"])
 def test_ctrl_c_says_how_to_go_on(tmp_path, where):
     long = ("source.max_epochs=50", "trainer.max_epochs=50")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from filelock import FileLock
 
 from ftc import InputError
 from ftc.models import (
@@ -95,3 +97,13 @@ def test_weights_of_another_architecture_are_refused_in_one_line(tmp_path):
     assert load_metadata(path) == {"gamma": 1.5, "calibrator": "alg"}
     with pytest.raises(InputError, match="not weights of this model"):
         load_weights(path, create_classifier("test_resnet", 6, kwargs=KWARGS))
+
+
+def test_a_cache_keeps_the_checkpoints_of_few_stopped_trainings(tmp_path):
+    for number in range(14):
+        old = tmp_path / f"{number:016x}.ckpt"
+        old.write_bytes(b"x")
+        os.utime(old, (1000 + number, 1000 + number))
+    with FileLock(tmp_path / f"{1:016x}.lock"):  # that one's training goes on
+        cached_tensors({"lr": 1}, tmp_path, lambda checkpoint: {"x": torch.zeros(1)})
+    assert sorted(int(path.stem, 16) for path in tmp_path.glob("*.ckpt")) == [1, *range(4, 14)]

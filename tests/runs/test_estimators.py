@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from ftc.calibrators import AverageLogitGap, Fold, FoldEvidence, OracleEvidence, PseudoCrossValidation
+from ftc.config.commands import TrainConfig
 from ftc.results import RunRecord
 from tests.commands import run_train
+from tests.conftest import composed
 
 SHORT = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "partition.num_seen=4")
 
@@ -143,3 +145,21 @@ def test_held_out_training_images_serve_where_there_is_no_validation_split(home)
     record = RunRecord.read(home / "held")
     assert record.stages.calibrated["expected_accuracy"].uses[0] == "unlabelled pool"
     assert set(record.stages.calibrated) == {"symmetric", "interpolated", "expected_accuracy", "oracle"}
+
+
+def test_two_calibrators_on_one_path_evaluate_its_models_once(home, monkeypatch):
+    from ftc.models import other_weights
+    from ftc.runs.train import train
+
+    moved = []
+
+    def counted(classifier, state):
+        moved.append(1)
+        return other_weights(classifier, state)
+
+    monkeypatch.chdir(home)
+    monkeypatch.setattr("ftc.runs.interpolation.other_weights", counted)
+    use = ("calibration=study", "calibration.use=[interpolated,interpolated_unlabelled,alg]")
+    train(composed(TrainConfig, "train", *SHORT, *use, "run_dir=twice", "logger=csv"))
+    # Each candidate once, and each calibrator's own choice.
+    assert len(moved) == 4 + 2

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import seed_everything
+from PIL import Image
 from torch import Tensor, nn
 
 from ftc.assembly.images import Images
@@ -122,10 +123,13 @@ def _preprocessing(config: TrainConfig, classifier: Classifier, key: str) -> Pre
     nodes = getattr(config.data, key)
     augmentation = [make(f"data.{key}[{i}]", node) for i, node in enumerate(nodes)]
     try:
-        return Preprocessing(classifier.data_config, augmentation)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        preprocessing = Preprocessing(classifier.data_config, augmentation)
+        channels = preprocessing.input_size[0]
+        preprocessing.resized(Image.new("RGB" if channels == 3 else "L", (8, 8)))
+        return preprocessing
+    except InputError:
+        raise
+    except Exception as error:  # timm's and Pillow's share no base class
         reason = " ".join(str(error).split())
         raise InputError(
             f"model.kwargs: timm cannot prepare images as pretrained_cfg_overlay says ({reason})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from contextlib import suppress
 from typing import Any
 
@@ -23,9 +24,8 @@ def make(key: str, node: dict[str, Any]) -> Any:
         InputError: the target does not exist or refuses its arguments; the message starts with the key.
     """
     misled = False
-    with suppress(ImportError, ValueError):  # which instantiate explains
-        found = hydra.utils.get_object(node["_target_"])
-        misled = not is_itself(node["_target_"], found)
+    with suppress(ImportError, AttributeError, ValueError):  # which instantiate explains
+        misled = not is_itself(node["_target_"], pkgutil.resolve_name(node["_target_"]))
     if misled:
         raise InputError(f"{key}={node['_target_']}: is no part of that module; name what it defines")
     try:

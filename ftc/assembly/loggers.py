@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -204,7 +204,7 @@ def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
     Raises:
         InputError: a target that does not exist or does not take its arguments.
     """
-    factories = []
+    factories: list[Callable[[], Logger]] = []
     for name, node in (config.logger or {}).items():
         factory = make(f"logger.{name}", {**node, "_partial_": True})
         try:
@@ -214,8 +214,18 @@ def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
             raise InputError(f"logger.{name}={node['_target_']}: {reason}") from error
         if factory.func is wandb_logger:
             _mode()  # refused now, not when the run's first stage is done
-        factories.append(factory)
+        factories.append(partial(_made, f"logger.{name}={node['_target_']}", factory))
     return factories
+
+
+def _made(key: str, factory: Callable[[], Logger]) -> Logger:
+    """A logger; what it does not take as values is told with its key."""
+    try:
+        return factory()
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{key}: does not take these values ({' '.join(str(error).split())})") from error
 
 
 @contextmanager

@@ -157,10 +157,13 @@ def create_classifier(
             model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **(kwargs or {}))
     except (OSError, SafetensorError, pickle.UnpicklingError) as error:
         raise _not_to_be_had(name, error) from error
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # timm's models raise almost anything on wrong arguments
+        reason = " ".join(str(error).split()) or type(error).__name__
         near = timm.list_models(f"*{name.split('.')[0].strip('*')}*")[:5]
         hint = f"; near names: {', '.join(near)}" if near else ""
-        raise InputError(f"model.name={name}: {' '.join(str(error).split())}{hint}") from error
+        if timm.is_model(name.split(".")[0]):
+            hint = "; check model.kwargs, model.weights and model.input_size"
+        raise InputError(f"model.name={name}: {reason}{hint}") from error
     head = model.get_classifier()
     head_name = model.pretrained_cfg.get("classifier", "")
     if not isinstance(head, nn.Linear) or not isinstance(head_name, str):

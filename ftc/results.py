@@ -131,6 +131,39 @@ class OwnDomain(BaseModel):
         )
 
 
+class Confusion(BaseModel):
+    """How often samples of a class are taken for another, at γ = 0 and by the calibrated model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    predicted: str
+    before: int
+    after: int
+
+
+class PerClass(BaseModel):
+    """Results class by class, of the classes that have evaluated samples.
+
+    Attributes:
+        columns: their head columns, ascending.
+        names: their names.
+        num_samples: their numbers of evaluated samples.
+        fine_tuned: accuracies of the fine-tuned model at γ = 0, the argmax over all columns; fractions.
+        calibrated: the same of each calibrated model, by name of the calibrator.
+        confusions: the confusions that calibration changes most, by name of the calibrator.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: list[int]
+    names: list[str]
+    num_samples: list[int]
+    fine_tuned: list[float | None]
+    calibrated: dict[str, list[float | None]]
+    confusions: dict[str, list[Confusion]]
+
+
 class RunRecord(BaseModel):
     """The record of a finished run.
 
@@ -152,6 +185,7 @@ class RunRecord(BaseModel):
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
         checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
             for a run that trained them.
+        per_class: results class by class; None in older records.
         selection: numbers that hyper-parameters may be chosen by, those of `OBJECTIVES` that apply.
         stages: results of the stages.
     """
@@ -172,6 +206,7 @@ class RunRecord(BaseModel):
     near_copies: float | None = None
     feature_drift: dict[str, float | None] = Field(default_factory=dict)
     checkpoint: str | None = None
+    per_class: PerClass | None = None
     selection: dict[str, float | None] = Field(default_factory=dict)
     stages: StageRecords
 

@@ -31,6 +31,7 @@ class CalibratorsConfig(Node):
     use: list[str]
     top_k: list[Count]
     average: Literal["sample", "class"]
+    per_class: Natural
     bootstrap: BootstrapConfig
     calibrators: dict[str, Target]
 

@@ -39,6 +39,7 @@ class JobConfig(Node, ABC):
     run_dir: str | None
     overwrite: bool
     allow_targets: list[str]
+    calibration: CalibratorsConfig
 
     @property
     def folder(self) -> Path:
@@ -150,6 +151,7 @@ class TrainConfig(JobConfig):
         content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
         for key in ("num_workers", "label"):
             content["data"].pop(key)
+        content["calibration"].pop("per_class")
         content["partition"] = self.partition.identity()
         content["model"] = self.model.identity()
         content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
@@ -206,6 +208,7 @@ class CalibrateConfig(JobConfig):
     def run_name(self) -> str:
         """The name of the run folder: ``name``, and a digest of the configuration and the files' content."""
         content = {k: v for k, v in self.model_dump().items() if k not in _NOT_COMPUTED}
+        content["calibration"].pop("per_class")
         for key, path in self.files().items():
             parts = sorted(path.iterdir()) if path.is_dir() else [path]
             content[key] = [file_digest(str(part)) for part in parts if part.is_file()]

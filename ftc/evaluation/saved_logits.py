@@ -12,6 +12,7 @@ from ftc.calibrators import Available, Calibrator, SeenEvidence, UnlabelledEvide
 from ftc.calibrators.base import SeenData
 from ftc.errors import InputError
 from ftc.evaluation.logit_files import SavedLogits, under_key
+from ftc.evaluation.per_class import per_class
 from ftc.evaluation.summary import (
     Evaluated,
     Evaluation,
@@ -20,7 +21,7 @@ from ftc.evaluation.summary import (
     evaluate,
     fine_tuned_record,
 )
-from ftc.functional import reduce_logits
+from ftc.functional import predicted_columns, reduce_logits
 from ftc.functional.gamma import non_target_gap
 from ftc.functional.inputs import SEEN, as_logits, label_groups
 from ftc.functional.statistics import keep_seen
@@ -72,6 +73,15 @@ def calibrate_logits(
         timing={},
         deployed=None,
         num_samples=evaluation.num_samples,
+        per_class=per_class(
+            _labels("eval", saved),
+            [str(column) for column in range(partition.num_classes)],
+            predicted_columns(saved.logits, partition),
+            {
+                key: predicted_columns(saved.logits, partition, result.calibration.gamma)
+                for key, result in evaluation.calibrated.items()
+            },
+        ),
         stages=StageRecords(
             source=source,
             fine_tuned=fine_tuned_record(evaluation, ("given",)),

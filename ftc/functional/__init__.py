@@ -7,6 +7,7 @@ from ftc.functional.curve import SeenAbsentCurve, curve_of_outcomes, seen_absent
 from ftc.functional.features import class_means, cosine_logits, feature_change
 from ftc.functional.gamma import average_logit_gap, logit_gap, matching_quantile
 from ftc.functional.outcomes import Outcomes, reduce_logits
+from ftc.functional.per_class import class_accuracies, confusion_changes, predicted_columns
 from ftc.functional.scale import logit_scale
 from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
 from ftc.functional.weights import interpolate_weights
@@ -19,7 +20,9 @@ __all__ = [
     "accuracies",
     "average_logit_gap",
     "bootstrap_accuracies",
+    "class_accuracies",
     "class_means",
+    "confusion_changes",
     "cosine_logits",
     "curve_of_outcomes",
     "feature_change",
@@ -30,6 +33,7 @@ __all__ = [
     "near_copies",
     "partition_accuracy",
     "pool_statistics",
+    "predicted_columns",
     "reduce_logits",
     "seen_absent_curve",
     "seen_statistics",

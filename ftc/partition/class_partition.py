@@ -116,6 +116,14 @@ class ClassPartition:
         """F: every column but U. γ never touches them."""
         return tuple(sorted({*self.seen, *self.others}))
 
+    def groups(self) -> tuple[str, ...]:
+        """The group of every column: ``seen``, ``absent`` or ``others``."""
+        names = ["others"] * self.num_classes
+        for group in ("seen", "absent"):
+            for column in self.columns(group):
+                names[column] = group
+        return tuple(names)
+
     def columns(self, group: Group) -> tuple[int, ...]:
         """The ascending columns of a group."""
         if group == "all":

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, readable, stage_title
-from ftc.results import LANES, Lane, RunRecord, StageRecord
+from ftc.results import LANES, Lane, PerClass, RunRecord, StageRecord
 
 MIN_WIDTH = 120
 
@@ -32,9 +32,19 @@ def console(quiet: bool = False) -> Console:
     return _LastingConsole(width=width, quiet=quiet, soft_wrap=True, markup=False, highlight=False)
 
 
-def print_record(out: Console, record: RunRecord, folder: Path, finished_before: bool) -> None:
-    """Print the end of a job: its tables, its times, the model to deploy, and its folder."""
-    for table in results_tables(record):
+def print_record(
+    out: Console, record: RunRecord, folder: Path, finished_before: bool, per_class: int = 0
+) -> None:
+    """Print the end of a job: its tables, its times, the model to deploy, and its folder.
+
+    Args:
+        out: the console.
+        record: the job's record.
+        folder: its folder.
+        finished_before: whether nothing was computed.
+        per_class: how many classes to print one by one.
+    """
+    for table in (*results_tables(record), *per_class_tables(record, per_class)):
         out.print(table, soft_wrap=False)
     if record.own_domain is not None:
         out.print(str(record.own_domain))
@@ -74,6 +84,55 @@ def results_tables(record: RunRecord) -> Iterator[Table]:
         yield _table(record, lane, rows)
         if any(stage.intervals for stage in rows.values()):
             yield _intervals(rows)
+
+
+def per_class_tables(record: RunRecord, most: int) -> Iterator[Table]:
+    """Yield the classes whose accuracy calibration changes most, and the confusions that it changes most.
+
+    They are those of the deployed calibrator, or of the first where none is deployed.
+
+    Args:
+        record: the record.
+        most: how many classes and confusions to list; 0 for no table.
+    """
+    found = record.per_class
+    stages = record.stages.calibrated
+    names = [] if found is None else [name for name in found.calibrated if stages[name].lane != "oracle"]
+    if found is None or not most or not names:
+        return
+    name = record.deployed if record.deployed in names else names[0]
+    title = stage_title(name, stages[name])
+    groups = record.partition.partition().groups()
+    table = Table(title=f"Classes that {title} changes most", caption="Percent. All are in per_class.csv.")
+    for heading in ("class", "group"):
+        table.add_column(heading)
+    for heading in ("images", "γ = 0", title, "change"):
+        table.add_column(heading, justify="right")
+    changes = [(after or 0.0) - (before or 0.0) for before, after in _pairs(found, name)]
+    for row in sorted(range(len(changes)), key=lambda row: -abs(changes[row]))[:most]:
+        before, after = found.fine_tuned[row], found.calibrated[name][row]
+        change = f"{100 * changes[row]:+.1f}".replace("-", "−")
+        table.add_row(
+            found.names[row],
+            groups[found.columns[row]],
+            f"{found.num_samples[row]:,}",
+            _percent(before),
+            _percent(after),
+            change,
+        )
+    yield table
+    table = Table(title=f"Confusions that {title} changes most", caption="Numbers of images.")
+    for heading in ("class", "taken for"):
+        table.add_column(heading)
+    for heading in ("γ = 0", title):
+        table.add_column(heading, justify="right")
+    for confusion in found.confusions[name][:most]:
+        table.add_row(confusion.label, confusion.predicted, str(confusion.before), str(confusion.after))
+    yield table
+
+
+def _pairs(found: PerClass, name: str) -> Iterator[tuple[float | None, float | None]]:
+    return zip(found.fine_tuned, found.calibrated[name], strict=True)
 
 
 def sweep_table(

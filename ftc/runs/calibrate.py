@@ -46,5 +46,6 @@ def _run(config: CalibrateConfig, out: Console) -> RunRecord:
     with folder.claimed(config.overwrite):
         folder.start(config)
         folder.keep_figures(record)
+        folder.keep_per_class(record)
         folder.finish(record)
     return record

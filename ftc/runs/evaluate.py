@@ -15,8 +15,10 @@ from ftc.assembly.components import build_calibrators, build_callback, build_mod
 from ftc.calibrators import Calibrator, Observed
 from ftc.callbacks import CalibrationCallback, PredictionRecorder
 from ftc.config.commands import EvaluateConfig
+from ftc.evaluation.per_class import per_class
 from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_record
 from ftc.files import file_digest
+from ftc.functional import predicted_columns
 from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord, StageRecords, versions
 from ftc.runs.folder import Predictions, RunFolder, do_once
@@ -72,6 +74,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
         load_named(Path(config.checkpoint), parts.classifier, parts.images, config.source.strict, out)
         with stages.timed("evaluation"):
             _, after, predictions = _evaluation(parts, calibrators, observed)
+        test = predictions["test"]
         record = RunRecord(
             experiment=config.name,
             title=config.title(),
@@ -82,6 +85,15 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             num_samples=after.num_samples,
             deployed=None,
             checkpoint=file_digest(config.checkpoint),
+            per_class=per_class(
+                test["target"],
+                parts.images.class_names,
+                predicted_columns(test["logits"], partition),
+                {
+                    name: predicted_columns(test["logits"], partition, result.calibration.gamma)
+                    for name, result in after.calibrated.items()
+                },
+            ),
             stages=StageRecords(
                 source=None if before is None else fine_tuned_record(before, ("source.checkpoint",)),
                 fine_tuned=fine_tuned_record(after, ("checkpoint",)),
@@ -95,6 +107,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
         if leads():
             folder.keep_predictions({"checkpoint": predictions}, record)
             folder.keep_figures(record)
+            folder.keep_per_class(record)
             folder.finish(record)
         return record
 

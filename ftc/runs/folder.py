@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ def do_once(config: JobConfig, work: Callable[[], RunRecord], out: Console) -> d
     if finished:
         RunFolder(config.folder).clean()
         record = RunRecord.read(config.folder)
-    print_record(out, record, config.folder, finished)
+    print_record(out, record, config.folder, finished, config.calibration.per_class)
     return record.scalars()
 
 
@@ -214,6 +215,23 @@ class RunFolder:
     def keep_figures(self, record: RunRecord) -> None:
         """Write ``figures/`` of a record without epochs."""
         write_figures(self.path / "figures", record)
+
+    def keep_per_class(self, record: RunRecord) -> None:
+        """Write ``per_class.csv``: one row a class, with its accuracies in fractions."""
+        found = record.per_class
+        if found is None:
+            return
+        groups = record.partition.partition().groups()
+        numbers = {"fine_tuned": found.fine_tuned, **found.calibrated}
+        head = ["column", "class", "group", "num_samples", *numbers]
+        path = self.path / "per_class.csv"
+        with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(head)
+            for row, column in enumerate(found.columns):
+                accuracies = ("" if values[row] is None else values[row] for values in numbers.values())
+                first = (column, found.names[row], groups[column], found.num_samples[row])
+                writer.writerow([*first, *accuracies])
 
     def keep_epochs(self, history: Sequence[Mapping[str, Any]], record: RunRecord) -> None:
         """Write ``epochs.parquet``, with scalars and curve of every epoch, and ``figures/``."""

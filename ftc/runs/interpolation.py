@@ -14,7 +14,7 @@ from ftc.assembly.components import build_callback
 from ftc.callbacks import CalibrationCallback, PredictionRecorder
 from ftc.errors import InputError
 from ftc.evaluation.summary import calibrated_record
-from ftc.functional import seen_statistics
+from ftc.functional import predicted_columns, seen_statistics
 from ftc.models import copied, load_tensors, other_weights
 from ftc.runs.parts import Parts
 
@@ -41,8 +41,9 @@ def evaluate_moved_weights(
         known: what calibrators before this one have found; more is added.
 
     Returns:
-        ``record``, the row of the table, and ``held_out``, statistics of held-out seen samples under the
-        model with moved weights, or None; plain types and tensors.
+        ``record``, the row of the table; ``held_out``, statistics of held-out seen samples under the model
+        with moved weights, or None; ``predicted``, the columns that it predicts for the test samples at its
+        γ; plain types and tensors.
 
     Raises:
         InputError: α is to be chosen, and there are no held-out seen samples.
@@ -57,14 +58,20 @@ def evaluate_moved_weights(
         alpha = path.choose(_held_out_hits(parts, module, run, name, (source, fine_tuned), known))
     with other_weights(parts.classifier, path.at(source, fine_tuned, alpha)):
         callback = build_callback(parts.config, parts.data, {name: calibrator}, source=run.source)
-        trainer = parts.trainers.quiet(name, callback)
+        recorder = PredictionRecorder(parts.data.validation_roles)
+        trainer = parts.trainers.quiet(name, callback, recorder)
         trainer.validate(module, parts.data, verbose=False)
         trainer.test(module, parts.data, verbose=False)
     assert callback.evaluation is not None
     record = calibrated_record(callback.evaluation.calibrated[name]).model_dump()
     record["details"] = {**record.get("details", {}), "alpha": alpha}
     held_out = callback.observed.seen.get("held_out")
-    return {"record": record, "held_out": None if held_out is None else asdict(held_out)}
+    logits = recorder.latest["test"]["logits"]
+    return {
+        "record": record,
+        "held_out": None if held_out is None else asdict(held_out),
+        "predicted": predicted_columns(logits, parts.partition, record["gamma"]),
+    }
 
 
 def _held_out_hits(

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ftc.evaluation.objectives import oracle_scores, seen_only_scores
+from ftc.evaluation.per_class import per_class
 from ftc.export.bundle import write_bundle
-from ftc.functional import SeenStatistics
+from ftc.functional import SeenStatistics, predicted_columns
 from ftc.metrics import FeatureDrift
 from ftc.models import copied
 from ftc.partition import ClassPartition
-from ftc.results import OwnDomain, RunRecord, StageRecord, StageRecords, nullable, versions
+from ftc.results import OwnDomain, PerClass, RunRecord, StageRecord, StageRecords, nullable, versions
 from ftc.runs.folder import Predictions
 from ftc.runs.processes import leads
 from ftc.runs.stages import Stages
@@ -58,6 +61,7 @@ def report(
             own_domain=own_domain,
             near_copies=before["near_copies"],
             feature_drift=_feature_drift(predictions, parts.partition),
+            per_class=_per_class(training, records, after["predictions"]["test"], moved),
             selection=_selection(training, records, after["predictions"], moved),
             stages=records,
         )
@@ -76,6 +80,7 @@ def report(
             write_bundle(folder.path, record, deployed, parts.calibrators[deployed])
             folder.keep_predictions(predictions, record)
             folder.keep_epochs(callback.history, record)
+            folder.keep_per_class(record)
     record = record.model_copy(update={"timing": stages.timing})
     if leads():
         folder.finish(record)
@@ -115,6 +120,20 @@ def _selection(
         callback.folds.values(),
     )
     return {**nullable(scores), **oracle_scores(records.fine_tuned, records.calibrated)}
+
+
+def _per_class(
+    training: Training, records: StageRecords, test: Mapping[str, Tensor], moved: Mapping[str, Result]
+) -> PerClass | None:
+    partition = training.parts.partition
+    after = {
+        name: moved[name]["predicted"]
+        if name in moved
+        else predicted_columns(test["logits"], partition, stage.gamma)
+        for name, stage in records.calibrated.items()
+    }
+    before = predicted_columns(test["logits"], partition)
+    return per_class(test["target"], training.parts.images.class_names, before, after)
 
 
 def _feature_drift(

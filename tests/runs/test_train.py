@@ -379,3 +379,26 @@ def test_a_login_without_network_logs_offline_with_a_warning(command, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "W&B does not answer" in result.stderr
     assert len(list(only_run(tmp_path).glob("wandb/offline-run-*/*.wandb"))) == 1
+
+
+def test_classes_one_by_one_are_in_results_a_table_and_on_demand_in_print(finished, home):
+    _, run = finished
+    record = RunRecord.read(run)
+    found, partition = record.per_class, record.partition.partition()
+    assert found.columns == list(range(10)) and sum(found.num_samples) == 1000
+    for name, accuracies in {"fine_tuned": found.fine_tuned, **found.calibrated}.items():
+        stage = record.stages.fine_tuned if name == "fine_tuned" else record.stages.calibrated[name]
+        seen = [accuracies[c] for c in partition.seen]
+        # A hundred images of every class.
+        assert sum(accuracies) / 10 == pytest.approx(stage.metrics["acc_all"])
+        assert sum(seen) / len(seen) == pytest.approx(stage.metrics["acc_seen"])
+    with (run / "per_class.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["group"] for row in rows] == list(partition.groups())
+    assert [float(row["interpolated"]) for row in rows] == found.calibrated["interpolated"]
+    shown = run_train(home, "calibration.per_class=3")
+    assert shown.returncode == 0, shown.stderr
+    assert "Finished before" in shown.stdout
+    assert "Classes that interpolated changes most" in shown.stdout
+    confusion = found.confusions["interpolated"][0]
+    assert f"│ {confusion.label}     │ {confusion.predicted}         │" in shown.stdout

@@ -118,7 +118,7 @@ def test_symmetric_misroute_follows_its_formula(partition, seen_samples, source_
 
 @pytest.mark.parametrize("calibrator", [AnchoredLogitGap, MisrouteMatching, MixedAnchor, SymmetricMisroute])
 def test_anchored_without_source_says_what_to_do(partition, seen_samples, calibrator):
-    with pytest.raises(InputError, match=r"trainer\.validate before trainer\.fit"):
+    with pytest.raises(InputError, match=r"source_logits\); give them, or leave the calibrator out"):
         calibrator().fit(SeenEvidence.from_logits(*seen_samples, partition))
 
 
@@ -185,7 +185,7 @@ def test_what_compares_with_held_out_samples_asks_for_them(partition, calibrator
 
 def test_expected_accuracy_without_source_says_what_to_do(partition, seen_samples):
     seen = SeenEvidence.from_logits(*seen_samples, partition)
-    with pytest.raises(InputError, match=r"trainer\.validate before trainer\.fit"):
+    with pytest.raises(InputError, match=r"source_logits\); give them, or leave the calibrator out"):
         ExpectedAccuracy().fit(UnlabelledEvidence.from_logits(torch.randn(5, 6), partition, seen=seen))
 
 

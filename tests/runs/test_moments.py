@@ -111,4 +111,9 @@ def test_calibrate_waits_for_nobody_and_can_be_done_again(logits):
     Path("run/results.json").unlink()
     calibrate(composed(CalibrateConfig, "calibrate", *logits))
     calibrate(composed(CalibrateConfig, "calibrate", *logits, "overwrite=true"))
-    assert {path.name for path in Path("run").iterdir()} == {"config.yaml", "figures", "results.json"}
+    assert {path.name for path in Path("run").iterdir()} == {
+        "config.yaml",
+        "figures",
+        "per_class.csv",
+        "results.json",
+    }

@@ -41,8 +41,6 @@ UNFINISHED = {
     "run/stages/source_evaluation.pt": "source_evaluation.pt: is damaged; that stage is done again",
     "run/checkpoints/last.ckpt": "last.ckpt: is damaged; this training begins anew",
     "run/metrics.csv": "metrics.csv: is damaged",
-    "run/partition.json": "",
-    "run/config.yaml": "",
     "cache": "is damaged; it is made again",
 }
 

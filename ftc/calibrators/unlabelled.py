@@ -140,8 +140,8 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
         seen = _held_out(evidence)
         if evidence.source is None or seen.source is None:
             raise InputError(
-                "needs the source model's logits on pool and held-out samples (in files: source_logits); give "
-                "them, or leave the calibrator out"
+                "needs the source model's logits on pool and held-out samples (in files: source_logits); "
+                "give them, or leave the calibrator out"
             )
         pool = evidence.fine_tuned
         posterior, share = absent_posterior(

@@ -145,10 +145,14 @@ def at_work(tmp_path_factory):
     ("overrides", "steps"),
     [
         (("ema=0.9",), [1, 2, 3, 4, 5, 6, 7, 8]),
-        (("trainer.accumulate_grad_batches=2", "optimizer.name=adamw"), [1, 2, 3, 4]),
+        pytest.param(
+            ("trainer.accumulate_grad_batches=2", "optimizer.name=adamw"),
+            [1, 2, 3, 4],
+            marks=pytest.mark.slow,
+        ),
         # An epoch that is not validated leaves its checkpoint to the next one's first step.
         (("+trainer.check_val_every_n_epoch=2", "calibration.use=[alg]", "ema=0.9"), [1, 2, 3, 5, 6, 7, 8]),
-        (("method=linear_probe",), [1, 2, 3, 4, 5, 6, 7, 8]),
+        pytest.param(("method=linear_probe",), [1, 2, 3, 4, 5, 6, 7, 8], marks=pytest.mark.slow),
     ],
     ids=["averaged", "accumulated", "validated-at-the-end", "linear-probe"],
 )

@@ -135,7 +135,7 @@ def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **argume
         merged["strategy"] = ModelParallelStrategy(save_distributed_checkpoint=False)
     try:
         trainer = Trainer(callbacks=[LeaveSignalsAlone(), *callbacks], **merged)
-    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+    except (ImportError, TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     _refuse_half_a_run(trainer, config)
     return trainer

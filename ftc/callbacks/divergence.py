@@ -61,12 +61,17 @@ class StopWhenDiverged(Callback):
 
     def _look(self, trainer: Trainer) -> None:
         step = -1 if self._first is None else int(self._first)
-        if step < 0:
+        diverged = step >= 0
+        if trainer.world_size > 1:
+            # One process must not end while the others wait for it.
+            diverged = trainer.strategy.reduce_boolean_decision(diverged, all=False)
+        if not diverged:
             return
+        when = f"from iteration {step} on" if step >= 0 else "in another process"
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         clipped = trainer.gradient_clip_val is not None
         clip = "" if clipped else ", or set trainer.gradient_clip_val=1"
         raise InputError(
-            f"the training loss is not finite from iteration {step} on (epoch {trainer.current_epoch}); the "
+            f"the training loss is not finite {when} (epoch {trainer.current_epoch}); the "
             f"last good checkpoint stays; choose a smaller optimizer.lr (here {rate:.2g}){clip}"
         )

@@ -36,7 +36,7 @@ def explained(config: Node) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except Exception as error:
-        line = _of_memory(error, config) or _of_files(error, config)
+        line = _of_memory(error, config) or _of_files(error, config) or _of_lightning(error)
         if line is None:
             raise
         raise InputError(line) from error
@@ -65,6 +65,13 @@ def _of_memory(error: Exception, config: Node) -> str | None:
             "memory; choose fewer"
         )
     return None
+
+
+def _of_lightning(error: Exception) -> str | None:
+    """What Lightning says of arguments that it looks at late."""
+    if type(error).__name__ != "MisconfigurationException":
+        return None
+    return f"trainer: {' '.join(str(error).split())}"
 
 
 def _of_files(error: Exception, config: Node) -> str | None:

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from google.protobuf.message import DecodeError
 from ftc import CalibrationCallback, InputError
 from ftc.assembly.loggers import wandb_logger
 from ftc.benchmarks.digits import mnist
+from ftc.callbacks import StopWhenDiverged
 from ftc.cli.failures import explained
 from ftc.config.commands import TrainConfig
 from ftc.data import ArrayReader
@@ -131,6 +133,46 @@ def test_other_errors_are_not_touched():
     for error in (RuntimeError("mat1 and mat2"), OSError(errno.EIO, "broken"), KeyError("x")):
         with pytest.raises(type(error)), explained(config()):
             raise error
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        (
+            "+trainer.limit_test_batches=0.0001",
+            "trainer: You requested to check 0.0001 of the `test_dataloader`",
+        ),
+        ("+trainer.limit_train_batches=0.00001", "trainer: You requested to check 1e-05 of the `train_data"),
+        ("trainer.accelerator=tpu", "trainer: Requirement 'torch_xla"),
+        ("+trainer.profiler=nothing", "trainer: When passing string value for the `profiler`"),
+    ],
+)
+def test_arguments_that_lightning_looks_at_late_are_a_line(at_work, argument, line):
+    wanted = config(argument)
+    with pytest.raises(InputError) as caught, explained(wanted):
+        train(wanted)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_processes_end_where_one_has_diverged():
+    asked = []
+
+    def decide(own, all):
+        asked.append((own, all))
+        return True
+
+    trainer = SimpleNamespace(
+        world_size=2,
+        strategy=SimpleNamespace(reduce_boolean_decision=decide),
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])],
+        gradient_clip_val=None,
+        current_epoch=3,
+    )
+    callback = StopWhenDiverged()
+    with pytest.raises(InputError, match=r"not finite in another process \(epoch 3\)"):
+        callback.on_train_epoch_end(trainer, None)
+    assert asked == [(False, False)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -214,6 +215,7 @@ class RunRecord(BaseModel):
         """Write ``results.json``, whole or not at all."""
         path = folder / FILE_NAME
         content = self.model_dump(mode="json", by_alias=True)
+        content["digest"] = _digest(content)
         with written_whole(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         return path
@@ -223,13 +225,22 @@ class RunRecord(BaseModel):
         """Read the record of a finished run.
 
         Raises:
-            InputError: no such file, not a record, or one of another schema.
+            InputError: no such file, not a record, one of another schema, or one that was changed.
         """
         path = folder / FILE_NAME
         try:
-            return cls.model_validate_json(path.read_bytes())
+            content = json.loads(path.read_bytes())
+            written = content.pop("digest", None) if isinstance(content, dict) else None
+            record = cls.model_validate_json(json.dumps(content))
+            # Records of older versions have no digest.
+            if written not in (None, _digest(content)):
+                raise InputError(f"{path}: was changed after the run; repeat it with overwrite=true")
+            return record
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file; is the run finished?") from error
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            reason = f"{type(error).__name__}: it is no JSON that can be read"
+            raise InputError(f"{path}: not a results file ({reason}); repeat the run") from error
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or "JSON"
@@ -268,6 +279,11 @@ class RunRecord(BaseModel):
     def lane(self, lane: Lane) -> dict[str, StageRecord]:
         """The calibrated stages of a lane."""
         return {name: stage for name, stage in self.stages.calibrated.items() if stage.lane == lane}
+
+
+def _digest(content: Any) -> str:
+    """A digest of JSON content, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def nullable(values: Mapping[str, float]) -> dict[str, float | None]:

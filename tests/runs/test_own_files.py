@@ -107,6 +107,39 @@ def test_every_file_of_an_unfinished_run_is_damaged_in_every_way(unfinished, who
             shutil.rmtree(home)
 
 
+@pytest.mark.slow
+def test_every_file_of_a_finished_run_is_damaged_in_every_way(whole, tmp_path):
+    right = run_train(whole, *ARGUMENTS).stdout
+    files = [p.relative_to(whole) for p in sorted((whole / "run").rglob("*")) if p.is_file()]
+    for number, file in enumerate(files):
+        for damage in DAMAGES:
+            home = copied(whole, tmp_path / f"{number}-{damage.__name__}")
+            if not damaged(home / file, damage):
+                continue
+            for command, arguments in (("train", ARGUMENTS), ("compare", ("runs=run", "refit=true"))):
+                done = run_module(command, home, *arguments)
+                where = f"{command}, {file}, {damage.__name__}: {done.stderr}"
+                assert "Traceback" not in done.stderr, where
+                assert done.returncode in (0, 2), where
+                assert done.returncode == 0 or done.stderr.count("\n") == 1, where
+                if command == "train" and done.returncode == 0:
+                    assert done.stdout == right, where
+            shutil.rmtree(home)
+
+
+def test_results_with_another_number_are_not_the_run_s(whole, tmp_path):
+    home = copied(whole, tmp_path)
+    path = home / "run" / "results.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content))  # laid out in another way
+    assert RunRecord.read(home / "run") == RunRecord.read(whole / "run")
+    content["stages"]["fine_tuned"]["acc_all"] += 0.1
+    path.write_text(json.dumps(content))
+    done = run_train(home, *ARGUMENTS)
+    assert done.returncode == 2
+    assert "results.json: was changed after the run; repeat it with overwrite=true" in done.stderr
+
+
 RESULTS = {
     "bad letters": b'{"schema": 2, "experiment": "\xff\xfe"}',
     "wrong types": b'{"schema": 2, "experiment": 5, "stages": [1]}',

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +12,7 @@ from ftc.benchmarks.catalogue import BENCHMARKS
 from ftc.benchmarks.prepare import prepare
 from ftc.cli.explain import fail
 from ftc.errors import InputError
+from ftc.files import printable
 
 _EXAMPLES = """\
 examples:
@@ -63,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         said = prepare(given.benchmark, given.to, given.original, given.lists, given.task, given.groups)
-        # A path that is not UTF-8 cannot be printed as it is.
-        print(os.fsencode(said).decode(errors="backslashreplace"))
+        print(printable(said))
     except (InputError, OSError) as error:
         fail(str(error))
 

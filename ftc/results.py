@@ -160,8 +160,8 @@ class PerClass(BaseModel):
     columns: list[int]
     names: list[str]
     num_samples: list[int]
-    fine_tuned: list[float | None]
-    calibrated: dict[str, list[float | None]]
+    fine_tuned: list[float]
+    calibrated: dict[str, list[float]]
     confusions: dict[str, list[Confusion]]
 
 

@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluate": {"cli"},
     "calibrate": {"cli"},
     "compare": {"cli"},
-    "prepare": {"benchmarks", "cli", "errors"},
+    "prepare": {"benchmarks", "cli", "errors", "files"},
     # The public names, imported on first use.
     "__init__": {"callbacks", "data", "errors", "finetune", "models", "partition"},
 }

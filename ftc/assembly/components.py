@@ -104,17 +104,16 @@ def build_datamodule(
 
 
 def build_source_datamodule(
-    config: TrainConfig, images: Images, classifier: Classifier
+    config: TrainConfig, images: Images, classifier: Classifier, held_out: Tensor
 ) -> PartitionedDataModule:
-    """Build the source domain's data module, which trains on all of its classes."""
+    """Build the source domain's data module, which trains on all of its classes but not on ``held_out``."""
     reader = images.readers["source"]
     assert reader is not None
-    columns = images.columns("source")
     return PartitionedDataModule(
         reader,
-        ClassPartition(len(images.class_names), seen=columns),
+        ClassPartition(len(images.class_names), seen=images.columns("source")),
         _preprocessing(config, classifier, "source_augmentation"),
-        held_out=hold_out(reader.targets, columns, config.source.holdout, images.groups["source"]),
+        held_out=held_out,
         loading=_loading(config, config.source.seed, config.source.iterations_per_epoch),
     )
 

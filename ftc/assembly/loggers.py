@@ -117,7 +117,7 @@ def wandb_logger(
         "settings": wandb.Settings(init_timeout=30, finish_timeout=finish_timeout, silent=True),
     }
     # W&B must not stop a training: where it cannot do what it is asked, it does less.
-    for mode in (arguments["mode"], "offline", "disabled"):
+    for mode in dict.fromkeys((arguments["mode"], "offline", "disabled")):
         try:
             run = wandb.init(**{**arguments, "mode": mode})
             break

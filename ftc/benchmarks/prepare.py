@@ -36,7 +36,7 @@ from ftc.benchmarks.hub_tables import (
 )
 from ftc.benchmarks.lists import Group, Lists, check_listable, check_listed, official_lists, own_lists
 from ftc.errors import InputError
-from ftc.files import existing_file, file_digest
+from ftc.files import existing_file, file_digest, printable
 
 _WNID = re.compile(r"n\d{8}")
 
@@ -116,8 +116,7 @@ def prepare(
     if original is None:
         original, origin = download(benchmark, task)
     else:
-        # JSON has no bytes that are not UTF-8.
-        origin = {"from": os.fsencode(original.resolve()).decode(errors="backslashreplace")}
+        origin = {"from": printable(str(original.resolve()))}
     # The temporary folder is beside the result, so that files can be linked and the result can be renamed.
     with (
         _made(folder.parent),

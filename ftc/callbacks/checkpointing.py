@@ -185,22 +185,21 @@ def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule) ->
     """
     checkpointing = trainer.checkpoint_callback
     assert isinstance(checkpointing, Checkpointing)
-    path: Path | None = checkpointing.path
+    path = checkpointing.path
+    known = path.is_file()
     try:
-        if path is not None and path.is_file():
+        if known:
             _check(path)
-        else:
-            path = None
     except DamagedError:
+        known = False
         if trainer.is_global_zero:
             print(f"{path}: is damaged; this training begins anew")
-        path = None
-    trainer.fit(module, datamodule=data, ckpt_path=path)
+    trainer.fit(module, datamodule=data, ckpt_path=path if known else None)
     return checkpointing
 
 
 def _check(path: Path) -> None:
-    """Refuse a file that is no checkpoint of Lightning's, or has lost some of it.
+    """Check that a file is a whole checkpoint of Lightning's; torch looks at no checksum.
 
     Raises:
         DamagedError: the file is not what `WholeCheckpointIO` wrote.

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ftc.config.commands import TrainConfig
 from ftc.config.node import Node
@@ -106,15 +105,12 @@ def _cause(error: Exception) -> tuple[int | None, str | None]:
 
 def _place(path: Path, config: Node) -> str | None:
     """The key that led to a file."""
-    given: dict[str, Any] = {key: getattr(config, key, None) for key in _PLACES}
-    for key, folder in given.items():
-        if folder is not None:
-            folder = Path(folder).absolute()
-            # What is missing may be the folder itself, or one above it.
-            if (
-                path.absolute() == folder
-                or folder in path.absolute().parents
-                or path.absolute() in folder.parents
-            ):
+    path = path.absolute()
+    for key in _PLACES:
+        given = getattr(config, key, None)
+        if given is not None:
+            folder = Path(given).absolute()
+            # What is missing may be in the folder, the folder itself, or one above it.
+            if path.is_relative_to(folder) or folder.is_relative_to(path):
                 return key
     return None

@@ -41,18 +41,16 @@ def check(config: DictConfig, kind: type[C]) -> C:
     except OmegaConfBaseException as error:
         raise InputError(" ".join(str(error).split())) from error
     content = at_home(content)
-    allowed = content.get("allow_targets")
-    check_targets(
-        content, [name for name in allowed if isinstance(name, str)] if isinstance(allowed, list) else []
-    )
     try:
-        return kind.model_validate(content)
+        typed = kind.model_validate(content)
     except ValidationError as error:
         lines: dict[str, str] = {}
         for detail in error.errors():
             # A value that fits no branch of a union has an error per branch: the first is enough.
             lines.setdefault(*_explain(dict(detail)))
         raise InputError("\n".join(lines.values())) from error
+    check_targets(content, getattr(typed, "allow_targets", ()))
+    return typed
 
 
 def at_home(value: Any) -> Any:

@@ -14,7 +14,7 @@ from pydantic import (
 from ftc.config.calibration import CalibrationConfig, CalibratorsConfig
 from ftc.config.data import DataConfig
 from ftc.config.model import ModelConfig
-from ftc.config.node import Natural, Node, Rate, Seed, Target
+from ftc.config.node import Natural, Node, Positive, Seed, Target
 from ftc.config.partition import NamedPartition, PartitionConfig
 from ftc.config.training import OptimizerConfig, SchedulerConfig, SourceConfig, TrainerConfig
 from ftc.errors import InputError
@@ -59,7 +59,7 @@ class TrainConfig(JobConfig):
     group: str | None
     fold: Natural | None
     resume: Literal["auto", "never"]
-    checkpoint_minutes: Rate
+    checkpoint_minutes: Positive
     objective: str | None
     channels_last: bool
     compile: bool

@@ -25,8 +25,8 @@ Natural = Annotated[int, Field(ge=0, le=10**9)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 Length = Annotated[int, Field(ge=1, le=2**14)]  # pixels
-Rate = Annotated[float, Field(gt=0, le=1e4)]
-Weight = Annotated[float, Field(ge=0, le=1e4)]
+Positive = Annotated[float, Field(gt=0, le=1e4)]
+NonNegative = Annotated[float, Field(ge=0, le=1e4)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 Target = Annotated[dict[str, Any], AfterValidator(_has_target)]

@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from ftc.config.node import Count, Natural, Node, Rate, Seed, Share, Weight
+from ftc.config.node import Count, Natural, Node, NonNegative, Positive, Seed, Share
 from ftc.errors import InputError
 
 
@@ -18,9 +18,9 @@ class OptimizerConfig(Node):
     """An optimiser of timm; ``lr`` is the head's."""
 
     name: str
-    lr: Rate
-    backbone_lr_scale: Weight
-    weight_decay: Weight
+    lr: Positive
+    backbone_lr_scale: NonNegative
+    weight_decay: NonNegative
     momentum: Share
     kwargs: dict[str, Any]
 
@@ -30,7 +30,7 @@ class SchedulerConfig(Node):
 
     name: str
     warmup_iterations: Natural
-    min_lr: Weight
+    min_lr: NonNegative
     kwargs: dict[str, Any]
 
 
@@ -66,7 +66,7 @@ class TrainerConfig(Node):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     max_epochs: Count
     accumulate_grad_batches: Count
-    gradient_clip_val: Rate | None
+    gradient_clip_val: Positive | None
     deterministic: bool | Literal["warn"]
 
     def recipe(self) -> dict[str, Any]:

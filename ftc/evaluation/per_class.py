@@ -6,50 +6,55 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ftc.functional import class_accuracies, confusion_changes
-from ftc.results import Confusion, PerClass, none_if_nan
+from ftc.functional import class_accuracies, confusion_changes, predicted_columns
+from ftc.partition import ClassPartition
+from ftc.results import Confusion, PerClass, StageRecord
 
 # Confusions that a record keeps of each calibrator, the most changed ones.
 _MOST_CONFUSIONS = 20
 
 
 def per_class(
-    target: Tensor, names: Sequence[str], before: Tensor, after: Mapping[str, Tensor]
-) -> PerClass | None:
+    logits: Tensor,
+    target: Tensor,
+    partition: ClassPartition,
+    names: Sequence[str],
+    calibrated: Mapping[str, StageRecord],
+    moved: Mapping[str, Tensor] | None = None,
+) -> PerClass:
     """Accuracies by class, and what calibration changes in confusions.
 
     Args:
-        target: int64 (N,), labels of the evaluated samples.
+        logits: logits of the fine-tuned model, (N, C).
+        target: int64 (N,), labels.
+        partition: seen, absent and other columns.
         names: one for each head column.
-        before: int64 (N,), the columns that the fine-tuned model predicts at γ = 0.
-        after: the same of every calibrated model, by name of the calibrator.
-
-    Returns:
-        None without samples.
+        calibrated: the calibrated stages by name, each with its γ.
+        moved: the columns that models with moved weights predict, int64 (N,), by name of the calibrator.
     """
-    if not len(target):
-        return None
+    gammas = [0.0, *(stage.gamma for stage in calibrated.values())]
+    before, *others = predicted_columns(logits, partition, gammas)
+    after = {**dict(zip(calibrated, others, strict=True)), **(moved or {})}
     columns, counts = target.unique(return_counts=True)
-
-    def accuracies(predicted: Tensor) -> list[float | None]:
-        return [none_if_nan(value) for value in class_accuracies(target, predicted, columns).tolist()]
-
     return PerClass(
         columns=columns.tolist(),
         names=[names[column] for column in columns.tolist()],
         num_samples=counts.tolist(),
-        fine_tuned=accuracies(before),
-        calibrated={name: accuracies(predicted) for name, predicted in after.items()},
-        confusions={
-            name: [
-                Confusion(
-                    label=names[change.label],
-                    predicted=names[change.predicted],
-                    before=change.before,
-                    after=change.after,
-                )
-                for change in confusion_changes(target, before, predicted)[:_MOST_CONFUSIONS]
-            ]
-            for name, predicted in after.items()
+        fine_tuned=class_accuracies(target, before)[columns].tolist(),
+        calibrated={
+            n: class_accuracies(target, predicted)[columns].tolist() for n, predicted in after.items()
         },
+        confusions={name: _confusions(target, before, predicted, names) for name, predicted in after.items()},
     )
+
+
+def _confusions(target: Tensor, before: Tensor, after: Tensor, names: Sequence[str]) -> list[Confusion]:
+    return [
+        Confusion(
+            label=names[change.label],
+            predicted=names[change.predicted],
+            before=change.before,
+            after=change.after,
+        )
+        for change in confusion_changes(target, before, after)[:_MOST_CONFUSIONS]
+    ]

@@ -21,7 +21,7 @@ from ftc.evaluation.summary import (
     evaluate,
     fine_tuned_record,
 )
-from ftc.functional import predicted_columns, reduce_logits
+from ftc.functional import reduce_logits
 from ftc.functional.gamma import non_target_gap
 from ftc.functional.inputs import SEEN, as_logits, label_groups
 from ftc.functional.statistics import keep_seen
@@ -65,6 +65,7 @@ def calibrate_logits(
         of_source = SavedLogits(saved.source_logits, saved.target)
         evaluated = _evaluation(of_source, partition, {}, Available(), measures)
         source = fine_tuned_record(evaluated, ("given",))
+    calibrated = {key: calibrated_record(result) for key, result in evaluation.calibrated.items()}
     return RunRecord(
         experiment=name,
         seed=None,
@@ -74,18 +75,16 @@ def calibrate_logits(
         deployed=None,
         num_samples=evaluation.num_samples,
         per_class=per_class(
+            saved.logits,
             _labels("eval", saved),
+            partition,
             [str(column) for column in range(partition.num_classes)],
-            predicted_columns(saved.logits, partition),
-            {
-                key: predicted_columns(saved.logits, partition, result.calibration.gamma)
-                for key, result in evaluation.calibrated.items()
-            },
+            calibrated,
         ),
         stages=StageRecords(
             source=source,
             fine_tuned=fine_tuned_record(evaluation, ("given",)),
-            calibrated={key: calibrated_record(result) for key, result in evaluation.calibrated.items()},
+            calibrated=calibrated,
         ),
     )
 

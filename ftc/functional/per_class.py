@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,15 +22,15 @@ class ConfusionChange(NamedTuple):
     after: int
 
 
-def predicted_columns(logits: Any, partition: ClassPartition, gamma: float = 0.0) -> Tensor:
-    """The predicted head columns argmax_Y z, γ added to the absent ones: int64 (N,).
+def predicted_columns(logits: Any, partition: ClassPartition, gammas: Sequence[float]) -> Tensor:
+    """The predicted head columns argmax_Y z for each γ, added to the absent ones: int64 (len(gammas), N).
 
     Ties go as in all accuracies (docs/definitions.md, "The seen–absent curve and AUSUC").
 
     Args:
         logits: (N, C).
         partition: seen, absent and other columns.
-        gamma: γ in logits.
+        gammas: values of γ, in logits.
 
     Raises:
         InputError: logits of another width, or that are not finite.
@@ -37,23 +38,23 @@ def predicted_columns(logits: Any, partition: ClassPartition, gamma: float = 0.0
     z = as_logits(logits, partition)
     margin, top_absent = routes(z, partition)
     fixed = torch.tensor(partition.fixed, device=z.device)
-    # A copy of the fixed columns in blocks would gain little: this is done once a run.
     top_fixed = fixed[z[:, fixed].argmax(1)]
-    return torch.where(gamma > margin, top_absent, top_fixed)
+    to_absent = torch.tensor(gammas, dtype=torch.float64, device=z.device)[:, None] > margin
+    return torch.where(to_absent, top_absent, top_fixed)
 
 
-def class_accuracies(target: Tensor, predicted: Tensor, columns: Tensor) -> Tensor:
-    """The share of each class's samples that are predicted right, float64 (K,); ``nan`` without samples.
+def class_accuracies(target: Tensor, predicted: Tensor) -> Tensor:
+    """The share of each class's samples that are predicted right, float64, up to the largest label.
 
     Args:
         target: int64 (N,), labels.
         predicted: int64 (N,), predicted columns.
-        columns: int64 (K,), the classes.
+
+    Returns:
+        One fraction a column; ``nan`` for a class without samples.
     """
-    width = int(max(columns.max(), target.max())) + 1 if len(target) else int(columns.max()) + 1
-    counts = torch.bincount(target, minlength=width)
-    hits = torch.bincount(target[predicted == target], minlength=width)
-    return (hits.double() / counts)[columns]
+    counts = torch.bincount(target)
+    return torch.bincount(target[predicted == target], minlength=len(counts)).double() / counts
 
 
 def confusion_changes(target: Tensor, before: Tensor, after: Tensor) -> list[ConfusionChange]:
@@ -63,16 +64,16 @@ def confusion_changes(target: Tensor, before: Tensor, after: Tensor) -> list[Con
         target: int64 (N,), labels.
         before, after: int64 (N,), predicted columns.
     """
-    width = int(torch.cat([target, before, after]).max()) + 1 if len(target) else 1
-    keys, counts = [], []
-    for predicted in (before, after):
-        wrong = predicted != target
-        found, number = (target[wrong] * width + predicted[wrong]).unique(return_counts=True)
-        keys.append(found)
-        counts.append(dict(zip(found.tolist(), number.tolist(), strict=True)))
-    changes = [
-        ConfusionChange(key // width, key % width, counts[0].get(key, 0), counts[1].get(key, 0))
-        for key in torch.cat(keys).unique().tolist()
-    ]
-    changed = [change for change in changes if change.before != change.after]
+    wrong_before, wrong_after = before != target, after != target
+    pairs = torch.cat(
+        [
+            torch.stack([target[wrong_before], before[wrong_before]], 1),
+            torch.stack([target[wrong_after], after[wrong_after]], 1),
+        ]
+    )
+    found, index = pairs.unique(dim=0, return_inverse=True)
+    first = int(wrong_before.sum())
+    counts = [torch.bincount(part, minlength=len(found)) for part in (index[:first], index[first:])]
+    rows = torch.cat([found, torch.stack(counts, 1)], 1).tolist()
+    changed = [ConfusionChange(*row) for row in rows if row[2] != row[3]]
     return sorted(changed, key=lambda c: (-abs(c.after - c.before), c.label, c.predicted))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, readable, stage_title
-from ftc.results import LANES, Lane, PerClass, RunRecord, StageRecord
+from ftc.results import LANES, Lane, RunRecord, StageRecord
 
 MIN_WIDTH = 120
 
@@ -108,18 +108,11 @@ def per_class_tables(record: RunRecord, most: int) -> Iterator[Table]:
         table.add_column(heading)
     for heading in ("images", "γ = 0", title, "change"):
         table.add_column(heading, justify="right")
-    changes = [(after or 0.0) - (before or 0.0) for before, after in _pairs(found, name)]
-    for row in sorted(range(len(changes)), key=lambda row: -abs(changes[row]))[:most]:
-        before, after = found.fine_tuned[row], found.calibrated[name][row]
-        change = f"{100 * changes[row]:+.1f}".replace("-", "−")
-        table.add_row(
-            found.names[row],
-            groups[found.columns[row]],
-            f"{found.num_samples[row]:,}",
-            _percent(before),
-            _percent(after),
-            change,
-        )
+    before, after = found.fine_tuned, found.calibrated[name]
+    for row in sorted(range(len(before)), key=lambda row: -abs(after[row] - before[row]))[:most]:
+        change = f"{100 * (after[row] - before[row]):+.1f}".replace("-", "−")
+        cells = (f"{found.num_samples[row]:,}", _percent(before[row]), _percent(after[row]), change)
+        table.add_row(found.names[row], groups[found.columns[row]], *cells)
     yield table
     table = Table(title=f"Confusions that {title} changes most", caption="Numbers of images.")
     for heading in ("class", "taken for"):
@@ -129,10 +122,6 @@ def per_class_tables(record: RunRecord, most: int) -> Iterator[Table]:
     for confusion in found.confusions[name][:most]:
         table.add_row(confusion.label, confusion.predicted, str(confusion.before), str(confusion.after))
     yield table
-
-
-def _pairs(found: PerClass, name: str) -> Iterator[tuple[float | None, float | None]]:
-    return zip(found.fine_tuned, found.calibrated[name], strict=True)
 
 
 def sweep_table(

@@ -18,7 +18,6 @@ from ftc.config.commands import EvaluateConfig
 from ftc.evaluation.per_class import per_class
 from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_record
 from ftc.files import file_digest
-from ftc.functional import predicted_columns
 from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord, StageRecords, versions
 from ftc.runs.folder import Predictions, RunFolder, do_once
@@ -75,6 +74,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
         with stages.timed("evaluation"):
             _, after, predictions = _evaluation(parts, calibrators, observed)
         test = predictions["test"]
+        calibrated = {name: calibrated_record(result) for name, result in after.calibrated.items()}
         record = RunRecord(
             experiment=config.name,
             title=config.title(),
@@ -86,18 +86,12 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             deployed=None,
             checkpoint=file_digest(config.checkpoint),
             per_class=per_class(
-                test["target"],
-                parts.images.class_names,
-                predicted_columns(test["logits"], partition),
-                {
-                    name: predicted_columns(test["logits"], partition, result.calibration.gamma)
-                    for name, result in after.calibrated.items()
-                },
+                test["logits"], test["target"], partition, parts.images.class_names, calibrated
             ),
             stages=StageRecords(
                 source=None if before is None else fine_tuned_record(before, ("source.checkpoint",)),
                 fine_tuned=fine_tuned_record(after, ("checkpoint",)),
-                calibrated={name: calibrated_record(result) for name, result in after.calibrated.items()},
+                calibrated=calibrated,
             ),
         )
         with all_or_none():

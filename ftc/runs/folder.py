@@ -229,9 +229,8 @@ class RunFolder:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(head)
             for row, column in enumerate(found.columns):
-                accuracies = ("" if values[row] is None else values[row] for values in numbers.values())
                 first = (column, found.names[row], groups[column], found.num_samples[row])
-                writer.writerow([*first, *accuracies])
+                writer.writerow([*first, *(values[row] for values in numbers.values())])
 
     def keep_epochs(self, history: Sequence[Mapping[str, Any]], record: RunRecord) -> None:
         """Write ``epochs.parquet``, with scalars and curve of every epoch, and ``figures/``."""

@@ -58,10 +58,9 @@ def evaluate_moved_weights(
         alpha = path.choose(_held_out_hits(parts, module, run, name, (source, fine_tuned), known))
     with other_weights(parts.classifier, path.at(source, fine_tuned, alpha)):
         callback = build_callback(parts.config, parts.data, {name: calibrator}, source=run.source)
-        recorder = PredictionRecorder(parts.data.validation_roles)
-        trainer = parts.trainers.quiet(name, callback, recorder)
-        trainer.validate(module, parts.data, verbose=False)
-        trainer.test(module, parts.data, verbose=False)
+        parts.trainers.quiet(name, callback).validate(module, parts.data, verbose=False)
+        recorder = PredictionRecorder(())
+        parts.trainers.quiet(name, callback, recorder).test(module, parts.data, verbose=False)
     assert callback.evaluation is not None
     record = calibrated_record(callback.evaluation.calibrated[name]).model_dump()
     record["details"] = {**record.get("details", {}), "alpha": alpha}
@@ -70,7 +69,7 @@ def evaluate_moved_weights(
     return {
         "record": record,
         "held_out": None if held_out is None else asdict(held_out),
-        "predicted": predicted_columns(logits, parts.partition, record["gamma"]),
+        "predicted": predicted_columns(logits, parts.partition, [record["gamma"]])[0],
     }
 
 

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ftc.evaluation.objectives import oracle_scores, seen_only_scores
 from ftc.evaluation.per_class import per_class
 from ftc.export.bundle import write_bundle
-from ftc.functional import SeenStatistics, predicted_columns
+from ftc.functional import SeenStatistics
 from ftc.metrics import FeatureDrift
 from ftc.models import copied
 from ftc.partition import ClassPartition
-from ftc.results import OwnDomain, PerClass, RunRecord, StageRecord, StageRecords, nullable, versions
+from ftc.results import OwnDomain, RunRecord, StageRecord, StageRecords, nullable, versions
 from ftc.runs.folder import Predictions
 from ftc.runs.processes import leads
 from ftc.runs.stages import Stages
@@ -45,6 +43,7 @@ def report(
     """
     parts, folder, callback = training.parts, stages.folder, training.callback
     with stages.timed("report"):
+        test = after["predictions"]["test"]
         predictions = {"source": before["predictions"], "fine_tuned": after["predictions"]}
         records = _stage_records(before, after, moved, list(parts.calibrators))
         deployed = parts.config.calibration.deployed
@@ -61,7 +60,14 @@ def report(
             own_domain=own_domain,
             near_copies=before["near_copies"],
             feature_drift=_feature_drift(predictions, parts.partition),
-            per_class=_per_class(training, records, after["predictions"]["test"], moved),
+            per_class=per_class(
+                test["logits"],
+                test["target"],
+                parts.partition,
+                parts.images.class_names,
+                records.calibrated,
+                {name: result["predicted"] for name, result in moved.items()},
+            ),
             selection=_selection(training, records, after["predictions"], moved),
             stages=records,
         )
@@ -120,20 +126,6 @@ def _selection(
         callback.folds.values(),
     )
     return {**nullable(scores), **oracle_scores(records.fine_tuned, records.calibrated)}
-
-
-def _per_class(
-    training: Training, records: StageRecords, test: Mapping[str, Tensor], moved: Mapping[str, Result]
-) -> PerClass | None:
-    partition = training.parts.partition
-    after = {
-        name: moved[name]["predicted"]
-        if name in moved
-        else predicted_columns(test["logits"], partition, stage.gamma)
-        for name, stage in records.calibrated.items()
-    }
-    before = predicted_columns(test["logits"], partition)
-    return per_class(test["target"], training.parts.images.class_names, before, after)
 
 
 def _feature_drift(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ftc.assembly.images import Images
 from ftc.assembly.trainers import Trainers, training_callbacks
 from ftc.callbacks import PredictionRecorder, fit
 from ftc.config.commands import TrainConfig
-from ftc.data import PartitionedDataModule
+from ftc.data import PartitionedDataModule, hold_out
 from ftc.errors import InputError
 from ftc.files import digest, file_digest
 from ftc.functional import partition_accuracy
@@ -56,7 +57,7 @@ class SourceStage:
         config = self.config
         with stages.timed("source"), all_or_none():
             cache = config.cache("source")
-            file, fresh = cached_tensors(self._identity(), cache, self._weights, self.out.print)
+            file, fresh = cached_tensors(self._identity, cache, self._weights, self.out.print)
             load_weights(file, self.classifier)
         verb = "cached, loaded" if not fresh else "trained" if config.trains_source else "loaded"
         self.out.print(f"Source model {verb} in {stages.timing['source']:.1f} s: {file}")
@@ -73,23 +74,21 @@ class SourceStage:
         config = self.config
         if self.images.readers["source"] is None:
             return None
-        data = build_source_datamodule(config, self.images, self.classifier)
-        if not config.trains_source or not data.held_out.any():
+        if not config.trains_source or not self._held_out.any():
             kept = f"source.holdout={config.source.holdout:g} holds none of its images out"
             why = kept if config.trains_source else "source.checkpoint may have been trained on its images"
             self.out.print(f"How well it knows its own domain is not measured: {why}")
             return None
-        identity = {"measured": self._identity(), "average": config.calibration.average}
+        identity = {"measured": self._identity, "average": config.calibration.average}
         with all_or_none():
-            file, _ = cached_tensors(
-                identity, config.cache("own_domain"), lambda _: self._measured(data), self.out.print
-            )
+            file, _ = cached_tensors(identity, config.cache("own_domain"), self._measured, self.out.print)
         found = load_tensors(file)
         own = OwnDomain(acc_all=float(found["acc_all"]), num_samples=int(found["num_samples"]))
         self.out.print(str(own))
         return own
 
-    def _measured(self, data: PartitionedDataModule) -> dict[str, Tensor]:
+    def _measured(self, checkpoint: Path) -> dict[str, Tensor]:
+        data = self._data()
         recorder = PredictionRecorder(("val",))
         module = build_module(self.classifier, self.config.source.optimizer, self.config.source.scheduler)
         trainer = self.trainers.single("source model, own domain", recorder)
@@ -109,7 +108,7 @@ class SourceStage:
         """
         if self.images.readers["source"] is None:
             return self.classifier.head.weight.detach().cpu()
-        data = build_source_datamodule(self.config, self.images, self.classifier)
+        data = self._data()
         recorder = PredictionRecorder(("calibration",))
         module = build_module(self.classifier, self.config.source.optimizer, self.config.source.scheduler)
         loader = data.calibration_dataloader()
@@ -128,7 +127,7 @@ class SourceStage:
             )
         elif config.trains_source:
             seed_everything(config.source.seed, workers=True, verbose=False)
-            data = build_source_datamodule(config, self.images, classifier)
+            data = self._data()
             check_steps(config, classifier, data, world_size=1)  # one process trains it
             module = build_module(classifier, config.source.optimizer, config.source.scheduler)
             self.out.print(
@@ -145,17 +144,28 @@ class SourceStage:
                 fit(trainer, module, data)
         return classifier.timm_state_dict()
 
+    @cached_property
+    def _held_out(self) -> Tensor:
+        """The source images that it is measured on instead of trained on, bool (N,)."""
+        reader, columns = self.images.readers["source"], self.images.columns("source")
+        assert reader is not None
+        share = self.config.source.holdout if self.config.trains_source else 0.0
+        return hold_out(reader.targets, columns, share, self.images.groups["source"])
+
+    def _data(self) -> PartitionedDataModule:
+        return build_source_datamodule(self.config, self.images, self.classifier, self._held_out)
+
+    @cached_property
     def _identity(self) -> dict[str, Any]:
         """Everything that the source model depends on, as JSON types."""
         config = self.config
         trained_on = None
         if config.trains_source:
-            data = build_source_datamodule(config, self.images, self.classifier)
             trained_on = {
                 **config.data.model_dump(include={"source_augmentation", "batch_size", "cache"}),
                 "reader": config.data.readers.source,
                 "samples": self.images.samples.get("source"),
-                "held_out": digest(self.images.names("source", data.held_out)),
+                "held_out": digest(self.images.names("source", self._held_out)),
             }
         return {
             "model": config.model.identity(),

@@ -51,8 +51,8 @@ class Stages:
         if name in self._finished:
             try:
                 kept = self.folder.stage_result(name)
-            except DamagedError as error:
-                self.out.print(f"{error.args[0].partition(': ')[0]}: is damaged; that stage is done again")
+            except DamagedError:
+                self.out.print(f"What the stage {name} had found is damaged; it is done again")
             else:
                 self.timing[name] = kept["seconds"]
                 return kept["result"]

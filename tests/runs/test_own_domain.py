@@ -49,7 +49,7 @@ def test_it_is_measured_on_images_that_it_was_not_trained_on(home, finished):
     assert finished.count(str(own)) == 2  # as it is measured, and beside the table
     source = build_source_stage(composed(TrainConfig, "train", f"cache_dir={home}/other"), console())
     load_weights(home / "run" / "source.safetensors", source.classifier)
-    data = build_source_datamodule(source.config, source.images, source.classifier)
+    data = build_source_datamodule(source.config, source.images, source.classifier, held_out)
     hits = []
     source.classifier.eval()
     with torch.no_grad():

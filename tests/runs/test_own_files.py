@@ -38,7 +38,7 @@ DAMAGES = (truncated, zeroed, flipped, emptied)
 # What a damaged file of an unfinished run answers, by its name.
 UNFINISHED = {
     "run/stages/begun.json": "is damaged; it is begun anew",
-    "run/stages/source_evaluation.pt": "source_evaluation.pt: is damaged; that stage is done again",
+    "run/stages/source_evaluation.pt": "the stage source_evaluation had found is damaged; it is done again",
     "run/checkpoints/last.ckpt": "last.ckpt: is damaged; this training begins anew",
     "run/metrics.csv": "metrics.csv: is damaged",
     "cache": "is damaged; it is made again",

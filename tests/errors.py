@@ -23,18 +23,27 @@ Other endings: Ctrl-C and SIGTERM say from where the same command goes on, with 
 sweep goes on with its other jobs, lists what failed and ends with status 1.
 """
 
-_RAISED = {"InputError", "DamagedError", "FinishedMeanwhileError"}
+_RAISED = {"InputError", "DamagedError", "FinishedMeanwhileError", "fail"}
+# Modules whose functions return the lines.
+_RETURNED = {"failures", "explain"}
 
 
-def messages(source: str) -> Iterator[str]:
-    """The messages of every error of ours that a module raises, in order."""
+def messages(source: str, returned: bool = False) -> Iterator[str]:
+    """The messages of our own that a module raises or prints, in order, and those that it returns."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            name = getattr(node.exc.func, "id", getattr(node.exc.func, "attr", ""))
-            if name in _RAISED and node.exc.args:
-                text = _text(node.exc.args[0])
-                if any(letter.isalpha() for letter in text):
-                    yield text
+        said = None
+        if isinstance(node, ast.Call) and node.args and _name(node.func) in _RAISED:
+            said = node.args[0]
+        elif returned and isinstance(node, ast.Return) and isinstance(node.value, (ast.JoinedStr, ast.BinOp)):
+            said = node.value
+        text = "" if said is None else _text(said)
+        # A key whose reason is another library's tells nothing.
+        if any(letter.isalpha() for letter in text.split(": ", 1)[-1]):
+            yield text
+
+
+def _name(function: ast.expr) -> str:
+    return getattr(function, "id", getattr(function, "attr", ""))
 
 
 def _text(node: ast.expr) -> str:
@@ -54,7 +63,11 @@ def page() -> str:
     for room in sorted({path.relative_to(ROOT / "ftc").parts[0] for path in (ROOT / "ftc").rglob("*.py")}):
         place = ROOT / "ftc" / room
         files = [place] if place.is_file() else sorted(place.rglob("*.py"))
-        lines = dict.fromkeys(text for file in files for text in messages(file.read_text(encoding="utf-8")))
+        lines = dict.fromkeys(
+            text
+            for file in files
+            for text in messages(file.read_text(encoding="utf-8"), file.stem in _RETURNED)
+        )
         if lines:
             title = room.removesuffix(".py")
             parts.append(

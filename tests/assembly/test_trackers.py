@@ -8,7 +8,9 @@ import wandb
 from ftc import InputError
 from ftc.assembly.loggers import logger_factories, wandb_logger
 from ftc.config.commands import TrainConfig
+from tests.commands import run_train
 from tests.conftest import composed
+from tests.runs.test_train import wandb_records
 
 
 @pytest.fixture
@@ -85,3 +87,32 @@ def test_the_id_of_a_run_is_made_anew_where_its_file_is_damaged(begun, tmp_path)
     assert len(first) == 8
     wandb_logger(str(tmp_path / "run"))
     assert begun[-1]["id"] == first
+
+
+SHORT = (
+    "source.max_epochs=1",
+    "trainer.max_epochs=1",
+    "calibration.use=[alg]",
+    "logger=wandb",
+    "run_dir=run",
+)
+
+
+def test_a_real_run_has_what_the_variables_say(tmp_path):
+    given = {"PROJECT": "mine", "ENTITY": "lab", "NAME": "night", "TAGS": "a,b", "RUN_GROUP": "team"}
+    variables = {f"WANDB_{name}": value for name, value in given.items()}
+    done = run_train(tmp_path, *SHORT, WANDB_MODE="offline", WANDB_DIR=str(tmp_path), **variables)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    (begun,) = (r.run for r in wandb_records(file) if r.WhichOneof("record_type") == "run")
+    assert (begun.project, begun.entity, begun.display_name) == ("mine", "lab", "night")
+    assert (list(begun.tags), begun.run_group) == (["a", "b"], "team")
+
+
+@pytest.mark.slow
+def test_a_login_without_network_logs_offline_with_a_warning(tmp_path):
+    dead = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    done = run_train(tmp_path, *SHORT, **dead)
+    assert done.returncode == 0, done.stderr
+    assert "W&B does not answer" in done.stderr
+    assert len(list(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))) == 1

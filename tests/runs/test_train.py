@@ -372,15 +372,6 @@ def test_no_absent_classes_and_mixed_precision(command, tmp_path):
     assert all(value is None or math.isfinite(value) for value in record.stages.fine_tuned.metrics.values())
 
 
-@pytest.mark.slow
-def test_a_login_without_network_logs_offline_with_a_warning(command, tmp_path):
-    dead = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    result = command(*SHORT[:2], **dead)
-    assert result.returncode == 0, result.stderr
-    assert "W&B does not answer" in result.stderr
-    assert len(list(only_run(tmp_path).glob("wandb/offline-run-*/*.wandb"))) == 1
-
-
 def test_classes_one_by_one_are_in_results_a_table_and_on_demand_in_print(finished, home):
     _, run = finished
     record = RunRecord.read(run)

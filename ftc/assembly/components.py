@@ -124,7 +124,9 @@ def _preprocessing(config: TrainConfig, classifier: Classifier, key: str) -> Pre
     try:
         preprocessing = Preprocessing(classifier.data_config, augmentation)
         channels = preprocessing.input_size[0]
-        preprocessing.resized(Image.new("RGB" if channels == 3 else "L", (8, 8)))
+        trial = preprocessing.resized(Image.new("RGB" if channels == 3 else "L", (8, 8)))
+        if not preprocessing.normalise(trial[None]).isfinite().all():
+            raise ValueError("mean and std give values that are not finite")
         return preprocessing
     except InputError:
         raise

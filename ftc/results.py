@@ -176,6 +176,8 @@ class RunRecord(BaseModel):
         seed: seed of fine-tuning; None where there was none.
         partition: seen, absent and other columns.
         versions: versions of Python, ftc and the libraries that shape numbers.
+        device: kind of device that computed the numbers, such as ``cpu`` or ``cuda``; None where none did, or
+            in older records.
         timing: seconds by stage; the only part that differs between two equal runs on one machine.
         num_samples: number of evaluated samples by group.
         deployed: the calibrator whose γ is folded into ``checkpoints/calibrated.safetensors``; None where
@@ -200,6 +202,7 @@ class RunRecord(BaseModel):
     seed: int | None
     partition: PartitionRecord
     versions: dict[str, str]
+    device: str | None = None
     timing: dict[str, float]
     num_samples: dict[str, int]
     deployed: str | None

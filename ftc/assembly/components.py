@@ -64,7 +64,9 @@ def _create(
     if isinstance(model, ClipModelConfig):
         words = [model.words.get(name, name) for name in class_names]
         return create_clip_classifier(model.name, model.pretrained, words, model.templates, pretrained)
-    return create_classifier(model.name, len(class_names), model.pretrained and pretrained, model.arguments)
+    return create_classifier(
+        model.name, len(class_names), model.pretrained and pretrained, model.arguments, model.head
+    )
 
 
 def build_datamodule(

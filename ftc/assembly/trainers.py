@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import frozen
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar
@@ -45,14 +46,14 @@ class Trainers:
     Attributes:
         config: the trainer group.
         world_size: the number of processes of the run.
-        own_device: this process's device, as Lightning's ``devices`` names it.
+        device: this process's device.
         leads: whether this process shows progress.
         out: console to show it on.
     """
 
     config: TrainerConfig
     world_size: int
-    own_device: int | list[int | None]
+    device: torch.device
     leads: bool
     out: Console
 
@@ -80,7 +81,7 @@ class Trainers:
         return build_trainer(
             self.config,
             [*self._progress(stage), *callbacks],
-            devices=self.own_device,
+            devices=1 if self.device.type == "cpu" else [self.device.index],
             num_nodes=1,
             strategy="auto",
             logger=False,

@@ -95,6 +95,11 @@ class TrainConfig(JobConfig):
                 "data.readers.source=null: without source images the model itself is the source; "
                 "set model.pretrained, model.weights or source.checkpoint, or name a reader"
             )
+        if self.model.head == "cosine" and not self.trains_source and self.source.checkpoint is None:
+            raise InputError(
+                "model.head=cosine: pre-trained weights come with a linear head; train the source model with "
+                "it (data.readers.source), name one in source.checkpoint, or choose linear"
+            )
         return self
 
     def _check_objective(self) -> None:

@@ -20,6 +20,7 @@ class TimmModelConfig(Node):
     pretrained: bool
     weights: str | None = None
     input_size: Annotated[list[Length], Field(min_length=3, max_length=3)] | None = None
+    head: Literal["linear", "cosine"] = "linear"
     kwargs: dict[str, Any]
 
     @model_validator(mode="after")
@@ -61,6 +62,7 @@ class ClipModelConfig(Node):
     words: dict[str, str]
 
     file: ClassVar[None] = None
+    head: ClassVar[Literal["linear"]] = "linear"
 
     def identity(self) -> dict[str, Any]:
         """Everything that the model depends on."""

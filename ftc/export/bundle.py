@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ftc.calibrators import Calibrator
-from ftc.models import fold_gamma, load_metadata, load_tensors, save_weights
+from ftc.models import fold_calibration, load_metadata, load_tensors, save_weights
 from ftc.results import RunRecord
 
 # Weights under the names of the plain timm model, in a run folder.
@@ -48,7 +48,7 @@ def bundle(
         metadata["alpha"] = alpha = stage.details["alpha"]
         weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
     partition = record.partition.partition()
-    return fold_gamma(weights, f"{metadata['head']}.bias", partition, stage.gamma), metadata
+    return fold_calibration(weights, metadata["head"], partition, stage.gamma), metadata
 
 
 def write_bundle(folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any]) -> Path:

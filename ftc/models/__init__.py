@@ -1,13 +1,20 @@
 """Classifiers of backbone and head, and files of their weights."""
 
 from ftc.models.checkpoints import LoadReport, load_checkpoint
-from ftc.models.classifier import Classifier, create_classifier, label_names, pretrained_width
+from ftc.models.classifier import (
+    Classifier,
+    create_classifier,
+    label_names,
+    plain_timm_model,
+    pretrained_width,
+)
 from ftc.models.clip import create_clip_classifier
+from ftc.models.restore import description, restore_classifier
 from ftc.models.weights import (
     cached_tensors,
     checksum,
     copied,
-    fold_gamma,
+    fold_calibration,
     load_metadata,
     load_tensors,
     load_weights,
@@ -23,13 +30,16 @@ __all__ = [
     "copied",
     "create_classifier",
     "create_clip_classifier",
-    "fold_gamma",
+    "description",
+    "fold_calibration",
     "label_names",
     "load_checkpoint",
     "load_metadata",
     "load_tensors",
     "load_weights",
     "other_weights",
+    "plain_timm_model",
     "pretrained_width",
+    "restore_classifier",
     "save_weights",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import timm.data
@@ -19,6 +19,9 @@ from torch.distributed.tensor import DTensor
 
 from ftc.errors import InputError
 from ftc.hub import hub_within_reach
+from ftc.models.heads import CosineHead
+
+HeadKind = Literal["linear", "cosine"]
 
 
 class Classifier(nn.Module):
@@ -32,6 +35,8 @@ class Classifier(nn.Module):
         head: features (N, D), float32 → logits (N, C).
         head_name: the head's name in the timm model that it came from, for `timm_state_dict`.
         data_config: the preprocessing of images in timm's terms; by default timm's own for the backbone.
+        origin: how to make the same model again without its weights, in JSON types, see
+            `ftc.models.restore_classifier`; None for a model that nobody can describe.
     """
 
     def __init__(
@@ -40,11 +45,13 @@ class Classifier(nn.Module):
         head: nn.Linear,
         head_name: str = "head",
         data_config: Mapping[str, Any] | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.head_name = head_name
+        self.origin = origin
         self._data_config = data_config
         self.memory_format: torch.memory_format | None = None
 
@@ -137,7 +144,11 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def create_classifier(
-    name: str, num_classes: int, pretrained: bool = False, kwargs: dict[str, Any] | None = None
+    name: str,
+    num_classes: int,
+    pretrained: bool = False,
+    kwargs: dict[str, Any] | None = None,
+    head: HeadKind = "linear",
 ) -> Classifier:
     """Create a timm model, divided into backbone and head.
 
@@ -147,6 +158,7 @@ def create_classifier(
         pretrained: whether timm loads its pre-trained weights; a head of another width than
             `pretrained_width` starts at random.
         kwargs: further arguments of `timm.create_model`.
+        head: ``linear`` keeps the model's own head; ``cosine`` puts a `CosineHead` in its place.
 
     Raises:
         InputError: no such model, an argument it does not take, weights that cannot be fetched or read, or a
@@ -164,12 +176,37 @@ def create_classifier(
         if timm.is_model(name.split(".")[0]):
             hint = "; check model.kwargs, model.weights and model.input_size"
         raise InputError(f"model.name={name}: {reason}{hint}") from error
-    head = model.get_classifier()
+    linear = model.get_classifier()
     head_name = model.pretrained_cfg.get("classifier", "")
-    if not isinstance(head, nn.Linear) or not isinstance(head_name, str):
+    if not isinstance(linear, nn.Linear) or not isinstance(head_name, str):
         raise InputError(f"model.name={name}: its head is not one linear layer; choose a model whose head is")
+    if head == "cosine":
+        linear = CosineHead(linear.in_features, num_classes)
     model.reset_classifier(0)
-    return Classifier(model, head, head_name)
+    own = {k: v for k, v in (kwargs or {}).items() if not k.startswith("pretrained_cfg")}
+    origin = {
+        "kind": "timm",
+        # A model of the hub or of a folder is made again without either.
+        "architecture": model.pretrained_cfg["architecture"],
+        "arguments": {**_model_arguments(name), **own},
+        "head": head,
+    }
+    return Classifier(model, linear, head_name, origin=origin)
+
+
+def plain_timm_model(classifier: Classifier) -> nn.Module | None:
+    """The same model as timm alone makes it, with its weights; None where timm has no such head."""
+    origin = classifier.origin
+    if origin is None or origin["kind"] != "timm" or origin["head"] != "linear":
+        return None
+    model = timm.create_model(
+        origin["architecture"],
+        num_classes=classifier.head.out_features,
+        pretrained_cfg_overlay=classifier.data_config,
+        **origin["arguments"],
+    )
+    model.load_state_dict(classifier.timm_state_dict())
+    return model.eval()
 
 
 def pretrained_width(name: str, kwargs: Mapping[str, Any] | None = None) -> int | None:
@@ -214,24 +251,37 @@ def label_names(name: str, kwargs: Mapping[str, Any] | None = None) -> tuple[str
 
 def _pretrained_config(name: str, kwargs: Mapping[str, Any]) -> Any:
     """timm's ``PretrainedCfg``, as `timm.create_model` finds it."""
-    given = kwargs.get("pretrained_cfg")
     try:
-        source, variant = timm.models.parse_model_name(name)
-        if source == "hf-hub":
-            with hub_within_reach():
-                given, variant, _ = timm.models.load_model_config_from_hf(variant)
-        elif source == "local-dir":
-            from timm.models._hub import load_model_config_from_path
-
-            given, variant, _ = load_model_config_from_path(variant)
+        given, variant, _ = _hub_config(name)
         if not timm.is_model(variant.split(".")[0]):
             return None
+        given = kwargs.get("pretrained_cfg") if given is None else given
         return timm.models.resolve_pretrained_cfg(variant, given, kwargs.get("pretrained_cfg_overlay"))
     except OSError as error:
         raise _not_to_be_had(name, error) from error
     except (RuntimeError, TypeError, ValueError):
         # `create_classifier` reports what is wrong with the name or the arguments.
         return None
+
+
+def _model_arguments(name: str) -> dict[str, Any]:
+    """The arguments that a model of the hub or of a folder brings along; its width is another matter."""
+    return {key: value for key, value in _hub_config(name)[2].items() if key != "num_classes"}
+
+
+def _hub_config(name: str) -> tuple[Any, str, dict[str, Any]]:
+    """Configuration of the weights (None for timm's own), architecture and arguments of a model."""
+    source, variant = timm.models.parse_model_name(name)
+    if source == "hf-hub":
+        with hub_within_reach():
+            given, variant, arguments = timm.models.load_model_config_from_hf(variant)
+    elif source == "local-dir":
+        from timm.models._hub import load_model_config_from_path
+
+        given, variant, arguments = load_model_config_from_path(variant)
+    else:
+        return None, variant, {}
+    return given, variant, arguments or {}
 
 
 def _not_to_be_had(name: str, error: Exception) -> InputError:

@@ -68,7 +68,8 @@ def create_clip_classifier(
     for template in templates:
         if "{}" not in template:
             raise InputError(f"model.templates: {template!r} has no {{}} where the class name goes; add it")
-    model, tokenizer, width = _load(open_clip, name, pretrained, weights)
+    tag = _tag(open_clip, name, pretrained)
+    model, tokenizer, width = _load(open_clip, name, pretrained, weights, tag)
     if getattr(model.visual, "output_tokens", False):
         raise InputError(
             f"model.name={name}: gives features of every patch; choose a model that gives one vector per "
@@ -82,12 +83,15 @@ def create_clip_classifier(
             head.weight.copy_(model.logit_scale.exp() * text.T)
             head.bias.zero_()
     config = _data_config(name, open_clip.get_model_preprocess_cfg(model))
-    return Classifier(ImageTower(model.visual), head, data_config=config).train()
+    # Only weights that open_clip knows by name shape the model beyond their values.
+    origin = {"kind": "clip", "name": name, "pretrained": pretrained if tag else None}
+    return Classifier(ImageTower(model.visual), head, data_config=config, origin=origin).train()
 
 
-def _load(open_clip: ModuleType, name: str, pretrained: str | None, weights: bool) -> tuple[Any, Any, int]:
+def _load(
+    open_clip: ModuleType, name: str, pretrained: str | None, weights: bool, tag: Mapping[str, Any]
+) -> tuple[Any, Any, int]:
     """The model in eval mode, its tokenizer, and the width D of its features."""
-    tag = _tag(open_clip, name, pretrained)
     load = weights and pretrained is not None
     try:
         with hub_within_reach():

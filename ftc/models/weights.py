@@ -122,27 +122,32 @@ def other_weights(classifier: Classifier, state: Mapping[str, Tensor]) -> Iterat
     classifier.load_timm_state_dict(own)
 
 
-def fold_gamma(
-    state: Mapping[str, Tensor], bias: str, partition: ClassPartition, gamma: float
+def fold_calibration(
+    state: Mapping[str, Tensor], head: str, partition: ClassPartition, gamma: float, temperature: float = 1.0
 ) -> dict[str, Tensor]:
-    """A state dict with γ added to the head's bias of every absent class (docs/definitions.md, "Notation").
+    """A state dict whose model gives the logits (z + γ·1_U) / T: W / T and (b + γ·1_U) / T.
 
-    A model that loads it predicts as the calibrated model does.
+    A model that loads it predicts as the calibrated model does (docs/definitions.md, "Notation").
 
     Args:
         state: the model's weights.
-        bias: name of the head's bias among them.
+        head: name of the head among them.
         partition: seen, absent and other columns.
         gamma: γ in logits.
+        temperature: T, above 0.
 
     Raises:
         InputError: the head has no bias.
     """
     state = {name: value.clone() for name, value in state.items()}
-    if bias not in state:
+    bias = state.get(f"{head}.bias")
+    if bias is None:
         raise InputError("the head has no bias to fold γ into; choose a model whose head has one")
-    absent = torch.tensor(partition.absent, dtype=torch.int64, device=state[bias].device)
-    state[bias][absent] += gamma
+    bias[torch.tensor(partition.absent, dtype=torch.int64, device=bias.device)] += gamma
+    # Lengths of a cosine head's rows say nothing.
+    slope = f"{head}.scale" if f"{head}.scale" in state else f"{head}.weight"
+    for name in (slope, f"{head}.bias"):
+        state[name] /= temperature
     return state
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Generator, Tensor
 
 from ftc.calibrators import (
@@ -26,63 +25,20 @@ from ftc.calibrators import (
 )
 from ftc.config.commands import CompareConfig
 from ftc.errors import InputError
-from ftc.files import damage
 from ftc.functional import curve_of_outcomes
 from ftc.functional.inputs import ABSENT, SEEN, label_groups
 from ftc.functional.statistics import keep_seen
 from ftc.models import load_tensors
 from ftc.partition import ClassPartition
 from ftc.reporting.names import stage_title
-from ftc.results import CONFIG_FILE, FILE_NAME, LANES, Lane, RunRecord
+from ftc.results import CONFIG_FILE, FILE_NAME, LANES, Lane
+from ftc.runs.finished import NUM_SEEN, FinishedRun
 
 # How many pools with another share of absent-class images are drawn and averaged for each run.
 DRAWS = 3
 
-# A key beside those of the configuration: the number of seen classes.
-NUM_SEEN = "num_seen"
 # The keys that runs are grouped by unless others are asked for.
 BY = ("name", NUM_SEEN)
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A finished run.
-
-    Attributes:
-        folder: the run folder.
-        record: the run's results.
-        config: the run's configuration, as ``config.yaml`` has it.
-    """
-
-    folder: Path
-    record: RunRecord
-    config: Mapping[str, Any]
-
-    @property
-    def partition_seed(self) -> int | None:
-        """Seed of the class partition; None where the partition was not drawn."""
-        partition = self.config.get("partition")
-        return partition.get("seed") if isinstance(partition, dict) else None
-
-    @property
-    def oracle(self) -> float | None:
-        """Y/Y at γ*, a fraction; None where there is no oracle."""
-        stage = self.record.stages.calibrated.get("oracle")
-        return None if stage is None else stage.metrics.get("acc_all")
-
-    def value(self, key: str) -> str | None:
-        """The value of a key of the configuration, or of ``num_seen``, as text; None where there is none."""
-        if key == NUM_SEEN:
-            return str(len(self.partition.seen))
-        value: Any = self.config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        return None if value is None else str(value)
-
-    @property
-    def partition(self) -> ClassPartition:
-        """Seen, absent and other columns."""
-        return self.record.partition.partition()
 
 
 @dataclass(frozen=True)
@@ -113,9 +69,7 @@ def read_runs(folder: Path) -> list[FinishedRun]:
     for path in sorted(folder.rglob(FILE_NAME)):
         config = path.parent / CONFIG_FILE
         if config.is_file():
-            with damage(config):
-                content = dict(yaml.safe_load(config.read_text(encoding="utf-8")))
-            run = FinishedRun(path.parent, RunRecord.read(path.parent), content)
+            run = FinishedRun.read(path.parent)
             (runs if run.oracle is not None else without).append(run)
     if without:
         print(

@@ -17,7 +17,9 @@ from ftc.callbacks import CalibrationCallback, PredictionRecorder
 from ftc.config.commands import EvaluateConfig
 from ftc.evaluation.per_class import per_class
 from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_record
+from ftc.export.bundle import write_bundle
 from ftc.files import file_digest
+from ftc.models import copied, description
 from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord, StageRecords, versions
 from ftc.runs.folder import Predictions, RunFolder, do_once
@@ -73,6 +75,12 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
         load_named(Path(config.checkpoint), parts.classifier, parts.images, config.source.strict, out)
         with stages.timed("evaluation"):
             _, after, predictions = _evaluation(parts, calibrators, observed)
+        # The default may be one of those that are left out.
+        usual = config.calibration.deployed
+        estimators = [name for name, calibrator in calibrators.items() if calibrator.lane != "oracle"]
+        deployed = usual if usual in estimators else next(iter(estimators), None)
+        # All processes take part in gathering sharded weights.
+        state = copied(parts.classifier.timm_state_dict())
         test = predictions["test"]
         calibrated = {name: calibrated_record(result) for name, result in after.calibrated.items()}
         record = RunRecord(
@@ -81,9 +89,10 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             seed=None,
             partition=partition.record(),
             versions=versions(),
+            device=parts.trainers.device.type,
             timing=stages.timing,
             num_samples=after.num_samples,
-            deployed=None,
+            deployed=deployed,
             checkpoint=file_digest(config.checkpoint),
             per_class=per_class(
                 test["logits"], test["target"], partition, parts.images.class_names, calibrated
@@ -99,6 +108,11 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
                 folder.start(config, identity(config, parts.images), manifest(parts))
         check_shared(folder.path / CONFIG_FILE, lambda: shared_facts(parts, weights), leads())
         if leads():
+            folder.keep_fine_tuned(
+                state, {**description(parts.classifier), "class_names": parts.images.class_names}
+            )
+            if deployed is not None:
+                write_bundle(folder.path, record, deployed, calibrators[deployed])
             folder.keep_predictions({"checkpoint": predictions}, record)
             folder.keep_figures(record)
             folder.keep_per_class(record)

@@ -72,10 +72,7 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
     trainer = build_trainer(config.trainer, [], logger=False, enable_checkpointing=False)
     check_processes(trainer)
     batch_share(config.data.batch_size, trainer.world_size)
-    device = trainer.strategy.root_device
-    trainers = Trainers(
-        config.trainer, trainer.world_size, 1 if device.type == "cpu" else [device.index], leads(), out
-    )
+    trainers = Trainers(config.trainer, trainer.world_size, trainer.strategy.root_device, leads(), out)
     images = build_images(config)
     for note in images.notes:
         out.print(note)

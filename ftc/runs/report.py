@@ -11,7 +11,7 @@ from ftc.evaluation.per_class import per_class
 from ftc.export.bundle import write_bundle
 from ftc.functional import SeenStatistics
 from ftc.metrics import FeatureDrift
-from ftc.models import copied
+from ftc.models import copied, description
 from ftc.partition import ClassPartition
 from ftc.results import OwnDomain, RunRecord, StageRecord, StageRecords, nullable, versions
 from ftc.runs.folder import Predictions
@@ -54,6 +54,7 @@ def report(
             seed=parts.config.seed,
             partition=parts.partition.record(),
             versions=versions(),
+            device=parts.trainers.device.type,
             timing={},
             num_samples=after["num_samples"],
             deployed=deployed,
@@ -77,11 +78,7 @@ def report(
             folder.keep_source(source_weights)
             folder.keep_fine_tuned(
                 weights,
-                {
-                    "model": parts.config.model.model_dump(),
-                    "head": parts.classifier.head_name,
-                    "class_names": parts.images.class_names,
-                },
+                {**description(parts.classifier), "class_names": parts.images.class_names},
             )
             write_bundle(folder.path, record, deployed, parts.calibrators[deployed])
             folder.keep_predictions(predictions, record)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ftc import ClassPartition, FineTuneModule, InputError
 from ftc.finetune import build_optimizer
-from ftc.models import create_classifier, fold_gamma, load_checkpoint, save_weights
+from ftc.models import create_classifier, fold_calibration, load_checkpoint, save_weights
 from tests.models.classifiers import COUNTER, RELEASED, equal, make, prefixed, released, untouched
 
 
@@ -35,7 +35,7 @@ def lightning(classifier, path):
 
 def test_safetensors_bring_their_metadata(origin, target, tmp_path):
     path = tmp_path / "calibrated.safetensors"
-    folded = fold_gamma(origin.timm_state_dict(), "fc.bias", ClassPartition(6, [0], [1, 5]), 0.75)
+    folded = fold_calibration(origin.timm_state_dict(), "fc", ClassPartition(6, [0], [1, 5]), 0.75)
     metadata = {"calibrator": "alg", "gamma": "0.75", "class_names": json.dumps(list("abcdef"))}
     save_weights(path, folded, metadata)
     report = load_checkpoint(path, target)

@@ -10,7 +10,14 @@ from PIL import Image
 from timm.data import create_transform
 
 from ftc import InputError
-from ftc.models import create_clip_classifier, load_checkpoint, save_weights
+from ftc.models import (
+    create_clip_classifier,
+    description,
+    load_checkpoint,
+    plain_timm_model,
+    restore_classifier,
+    save_weights,
+)
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -170,3 +177,12 @@ def test_open_clip_is_an_extra(monkeypatch):
     message = r"model.name=ViT-B-32: needs open_clip, which is not installed; pip install 'ftc\[clip\]'"
     with pytest.raises(InputError, match=message):
         create_clip_classifier("ViT-B-32", "openai", CLASSES)
+
+
+@torch.no_grad()
+def test_clip_is_made_again_and_is_no_timm_model():
+    classifier = make()
+    again = restore_classifier(description(classifier), classifier.timm_state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(again(images), classifier(images))
+    assert plain_timm_model(classifier) is None

@@ -16,7 +16,7 @@ from ftc.functional.weights import interpolate_weights
 from ftc.models import (
     cached_tensors,
     create_classifier,
-    fold_gamma,
+    fold_calibration,
     label_names,
     load_tensors,
     load_weights,
@@ -71,7 +71,7 @@ def test_folded_gamma_deploys_as_plain_timm(classifier, tmp_path):
     path = tmp_path / "calibrated.safetensors"
     state = classifier.timm_state_dict()
     before = {name: value.clone() for name, value in state.items()}
-    save_weights(path, fold_gamma(state, "fc.bias", partition, 0.75))
+    save_weights(path, fold_calibration(state, "fc", partition, 0.75))
     assert all(torch.equal(value, before[name]) for name, value in state.items())
     plain = timm.create_model("test_resnet", num_classes=6, **KWARGS).eval()
     plain.load_state_dict(load_file(path))
@@ -84,7 +84,7 @@ def test_folded_gamma_deploys_as_plain_timm(classifier, tmp_path):
 def test_gamma_needs_a_bias_to_be_folded_into(classifier):
     state = {name: value for name, value in classifier.timm_state_dict().items() if name != "fc.bias"}
     with pytest.raises(InputError, match="the head has no bias"):
-        fold_gamma(state, "fc.bias", ClassPartition(6, [0], [1]), 1.0)
+        fold_calibration(state, "fc", ClassPartition(6, [0], [1]), 1.0)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])

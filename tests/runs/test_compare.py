@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ftc.runs.compare import FinishedRun, Gap, markdown_table, read_runs, recorded_gaps
+from ftc.runs.compare import Gap, markdown_table, read_runs, recorded_gaps
+from ftc.runs.finished import FinishedRun
 from tests.commands import run_module, run_train
 
 SHORT = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "data.gallery_every=null")

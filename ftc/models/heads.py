@@ -1,0 +1,35 @@
+"""Heads other than a plain linear layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Learned from here on: soft enough to train, sharp enough to tell a few hundred classes apart.
+_FIRST_SCALE = 16.0
+
+
+class CosineHead(nn.Linear):
+    """A cosine classifier: logits = scale · cos(features, weight rows) + bias.
+
+    The scale is learned. The bias is not: it is 0 until γ is folded into it.
+
+    Args:
+        num_features: width D of the features.
+        num_classes: width C of the head.
+
+    Attributes:
+        scale: (1,), since FSDP shards no scalar.
+    """
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes)
+        self.scale = nn.Parameter(torch.tensor([_FIRST_SCALE]))
+        self.bias.data.zero_()
+        self.bias.requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, D) → logits (N, C)."""
+        unit = nn.functional.normalize(features, dim=-1)
+        cosine = nn.functional.linear(unit, nn.functional.normalize(self.weight, dim=-1))
+        return self.scale * cosine + self.bias

@@ -12,8 +12,8 @@ from ftc.assembly.instantiate import make
 from ftc.config.commands import TrainConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
 from ftc.data import Checked, Groups, Reader, check_images, columns_of, groups_of, select, workers
-from ftc.data.folders import counted
 from ftc.data.groups import notes_on_groups
+from ftc.data.listing import counted
 from ftc.data.readers import check_reader, sample_name
 from ftc.errors import InputError
 from ftc.models import label_names

@@ -97,7 +97,7 @@ def official_lists(benchmark: Benchmark, clone: Path) -> Lists:
     Raises:
         InputError: no such folder of lists, or a list that cannot be read.
     """
-    from ftc.data.folders import read_list
+    from ftc.data.listing import read_list
 
     folder = clone / benchmark.official
     if not folder.is_dir():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ftc.data.decode import decode_image, image_suffixes, status
+from ftc.data.decode import decode_image, status
+from ftc.data.listing import counted, images_below, read_list
 from ftc.data.readers import OnError, refuse_or_skip, some
 from ftc.errors import InputError
-from ftc.files import printable, read_text
-
-# What may stand around the fields of a line.
-_BLANK = " \t"
+from ftc.files import printable
 
 
 class FileReader:
@@ -128,7 +125,7 @@ class ClassFolders(FileReader):
         # A link to the whole folder or to another class would give that one's images a wrong label.
         visited = {os.path.realpath(root), *(os.path.realpath(root / name) for name in names)}
         for label, name in enumerate(names):
-            inside, others, unlisted = _images_below(root, name, visited)
+            inside, others, unlisted = images_below(root, name, visited)
             ignored += others
             wrong |= unlisted
             if not inside and name not in wrong:
@@ -199,7 +196,7 @@ class UnlabelledFolder(FileReader):
     """
 
     def __init__(self, root: Path | str, mode: str = "RGB", on_error: OnError = "error") -> None:
-        files, others, unlisted = _images_below(Path(root), "", {os.path.realpath(root)})
+        files, others, unlisted = images_below(Path(root), "", {os.path.realpath(root)})
         if not files:
             reason = f" ({some(unlisted)})" if unlisted else _listed(others)
             raise InputError(f"{root}: no image in this folder{reason}")
@@ -207,43 +204,6 @@ class UnlabelledFolder(FileReader):
         self.ignored = others
         if unlisted:
             refuse_or_skip(self, unlisted, on_error, f"folders below {root}")
-
-
-def read_list(file: Path) -> list[tuple[str, int]]:
-    """Read the lines of a list file: path and label, which is the last field.
-
-    Raises:
-        InputError: no such file, no line in it, or a line that does not end in a whole number.
-    """
-    return [(path, int(label)) for path, label in read_fields(file, "path LABEL", r"-?[0-9]{1,18}")]
-
-
-def read_fields(file: Path, form: str, last: str = ".+") -> list[tuple[str, str]]:
-    """Read lines of two fields, a path, which may contain spaces, and another.
-
-    Only a line feed ends a line, after a carriage return or not: names of files may have what ends lines
-    elsewhere.
-
-    Args:
-        file: the file, in UTF-8.
-        form: what a line is, for messages.
-        last: regular expression that the other field matches.
-
-    Raises:
-        InputError: no such file, no line in it, or a line of another form.
-    """
-    lines = []
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        line = line.removesuffix("\r").strip(_BLANK)
-        if not line:
-            continue
-        path, _, field = line.rpartition(" ")
-        if not path or not re.fullmatch(last, field):
-            raise InputError(f"{file}: line {number} is {line!r}; write one image a line, '{form}'")
-        lines.append((path.strip(_BLANK), field))
-    if not lines:
-        raise InputError(f"{file}: no line in it; write one image a line, '{form}'")
-    return lines
 
 
 def _subfolders(root: Path) -> tuple[list[str], dict[str, str]]:
@@ -271,47 +231,9 @@ def _subfolders(root: Path) -> tuple[list[str], dict[str, str]]:
     return found, out_of_reach
 
 
-def _images_below(
-    root: Path, folder: str, visited: set[str]
-) -> tuple[list[str], Counter[str], dict[str, str]]:
-    """Images at any depth, the numbers of other files by the end of their names, and folders without a list.
-
-    Links are followed, and a folder is entered whatever it is called.
-
-    Args:
-        root: images are sorted posix paths relative to it; so are folders without a list, with the reason.
-        folder: the folder inside it to begin in.
-        visited: real folders that are not entered any more; those that are entered join them.
-    """
-    files: list[str] = []
-    others: Counter[str] = Counter()
-    errors: list[OSError] = []
-    for parent, folders, names in os.walk(root / folder, onerror=errors.append, followlinks=True):
-        fresh = {name: os.path.realpath(Path(parent, name)) for name in folders if not name.startswith(".")}
-        folders[:] = []
-        for name, real in fresh.items():
-            if real not in visited:
-                visited.add(real)
-                folders.append(name)
-        relative = Path(parent).relative_to(root)
-        for name in names:
-            suffix = PurePosixPath(name).suffix.lower()
-            if suffix in image_suffixes() and not name.startswith("."):
-                files.append((relative / name).as_posix())
-            elif not name.startswith("."):
-                others[suffix or "no ending"] += 1
-    unlisted = {os.path.relpath(error.filename, root): error.strerror or "" for error in errors}
-    return sorted(files), others, unlisted
-
-
 def _listed(others: Mapping[str, int]) -> str:
     """What a folder holds instead of images, for a message."""
     return f"; it has {counted(others)}, which Pillow does not read here as images" if others else ""
-
-
-def counted(ignored: Mapping[str, int]) -> str:
-    """Counts by ending as text: ``2 .txt, 1 .heic``."""
-    return ", ".join(f"{count} {printable(suffix)}" for suffix, count in sorted(ignored.items()))
 
 
 def _missing(root: Path, files: Sequence[str]) -> dict[str, str]:

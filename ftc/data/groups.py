@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ftc.data.folders import read_fields
+from ftc.data.listing import read_fields
 from ftc.data.readers import Reader, sample_name
 from ftc.errors import InputError
 from ftc.files import existing_file

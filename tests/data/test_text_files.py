@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ftc import InputError
 from ftc.benchmarks.catalogue import read_table
 from ftc.data.columns import HeadColumns
-from ftc.data.folders import read_fields, read_list
 from ftc.data.groups import group_finder
+from ftc.data.listing import read_fields, read_list
 from ftc.files import printable, read_text
 
 # A file's name → the text in it, a function that reads it, and what it reads.

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,31 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` that takes its place when the block succeeds.
+
+    After an error what was there is left as it was. An old folder is removed only once the new one is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_PART}{path.name}-"))
+    old = temporary.with_name(f"{temporary.name}-old")
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        for written in (*temporary.rglob("*"), temporary):
+            written.chmod((0o777 if written.is_dir() else 0o666) & ~umask)
+            flush(written)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        flush(path.parent)
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 class DamagedError(InputError):

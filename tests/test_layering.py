@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "benchmarks": {"data", "errors", "files", "hub"},
     "finetune": {"data", "errors", "models", "partition"},
     "evaluation": {"calibrators", "errors", "functional", "metrics", "partition", "results"},
-    "export": {"calibrators", "models", "results"},
+    "export": {"calibrators", "data", "errors", "files", "functional", "models", "partition", "results"},
     "config": {"benchmarks", "errors", "files", "partition", "results"},
     "callbacks": {"calibrators", "data", "errors", "evaluation", "files", "functional", "metrics"}
     | {"partition"},
@@ -53,6 +53,8 @@ ROOMS: dict[str, set[str]] = {
     "evaluate": {"cli"},
     "calibrate": {"cli"},
     "compare": {"cli"},
+    "deploy": {"cli"},
+    "predict": {"cli"},
     "prepare": {"benchmarks", "cli", "errors", "files"},
     # The public names, imported on first use.
     "__init__": {"callbacks", "data", "errors", "finetune", "models", "partition"},

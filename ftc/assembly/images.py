@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -10,14 +11,16 @@ from torch import Tensor
 
 from ftc.assembly.instantiate import make
 from ftc.config.commands import TrainConfig
+from ftc.config.data import DataConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
 from ftc.data import Checked, Groups, Reader, check_images, columns_of, groups_of, select, workers
+from ftc.data.columns import IMAGENET, MODEL
 from ftc.data.groups import notes_on_groups
 from ftc.data.listing import counted
 from ftc.data.readers import check_reader, sample_name
 from ftc.errors import InputError
 from ftc.models import label_names
-from ftc.partition import digest_samples
+from ftc.partition import SampleList, digest_samples
 
 
 @frozen(eq=False)
@@ -88,6 +91,35 @@ def build_images(config: TrainConfig) -> Images:
     notes = (*_notes(raw, checked), *notes_on_groups(groups))
     samples = {key: _digest(reader) for key, reader in used.items()}
     return Images(readers, columns.names, notes, samples, groups)
+
+
+def build_reader(
+    data: DataConfig, split: str, class_names: Sequence[str], cache_dir: Path
+) -> tuple[Reader, SampleList]:
+    """Build one labelled reader again, as a run had it whose head's columns are known.
+
+    Args:
+        data: the run's data group.
+        split: the reader's name.
+        class_names: names of the head's columns.
+        cache_dir: the run's cache.
+
+    Returns:
+        The samples that can be used, labelled by head column; and their number and digest.
+
+    Raises:
+        InputError: see `build_images`.
+    """
+    key = f"data.readers.{split}"
+    raw = make(key, getattr(data.readers, split))
+    check_reader(key, raw)
+    # A file of names and ImageNet accept further names; all else names the columns that the run had.
+    choice = data.columns if data.columns_file or data.columns == IMAGENET else MODEL
+    columns = columns_of(choice, [raw], lambda: class_names)
+    mapped = columns.of(split, raw, data.unmapped)
+    checked = check_images({split: mapped}, data.on_error, cache_dir / "images", workers(data.num_workers))
+    reader = select(mapped, checked.rows[split], class_names=class_names)
+    return reader, SampleList(**_digest(reader))
 
 
 def _nothing_left(raw: Any, mapped: Reader) -> str:

@@ -15,7 +15,7 @@ from ftc.errors import InputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Keys of the configuration that name places to write to; the first may hold the others.
-_PLACES = ("output_dir", "cache_dir", "run_dir")
+_PLACES = ("output_dir", "cache_dir", "run_dir", "to")
 
 
 @contextmanager
@@ -78,10 +78,10 @@ def _of_files(error: Exception, config: Node) -> str | None:
     if number is None:
         return None
     if number in _FULL:
-        where = getattr(config, "output_dir", "")
+        place = "output_dir" if hasattr(config, "output_dir") else "to"
         return (
-            f"output_dir={where}: no room left on the disk for {filename or 'what the run writes'}; earlier "
-            "files are intact; make room and run again"
+            f"{place}={getattr(config, place, '')}: no room left on the disk for "
+            f"{filename or 'what the run writes'}; earlier files are intact; make room and run again"
         )
     if filename is None:
         return None

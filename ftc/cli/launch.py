@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, ClassVar, NoReturn
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -35,6 +36,7 @@ from ftc.cli.spelling import quoted, spelt
 from ftc.cli.sweeps import Sweep, job_row, leads
 from ftc.config.check import at_home, check
 from ftc.config.commands import CalibrateConfig, CompareConfig, EvaluateConfig, JobConfig, TrainConfig
+from ftc.config.deployment import DeployConfig, PredictConfig
 from ftc.config.node import Node
 from ftc.errors import InputError
 from ftc.files import digest
@@ -45,6 +47,8 @@ KINDS: dict[str, type[Node]] = {
     "evaluate": EvaluateConfig,
     "calibrate": CalibrateConfig,
     "compare": CompareConfig,
+    "deploy": DeployConfig,
+    "predict": PredictConfig,
 }
 
 
@@ -53,6 +57,19 @@ def conf_dir() -> Path:
     package = Path(__file__).parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
+
+
+def _groups(command: str) -> Path | None:
+    """The folder of the groups that a command's configuration chooses from; None where it chooses none.
+
+    Without groups any key may be called as a group is, such as ``model``.
+    """
+    content = OmegaConf.load(conf_dir() / f"{command}.yaml")
+    chosen = [str(next(iter(d))) for d in content.defaults if isinstance(d, DictConfig)]
+    if not all(name.startswith("override ") for name in chosen):
+        return conf_dir()
+    ConfigStore.instance().store(command, content)
+    return None
 
 
 def launch(command: str) -> None:
@@ -69,7 +86,8 @@ def launch(command: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGINT, _interrupted)
     _give_a_home()
-    sys.argv[1:] = [spelt_out for argument in sys.argv[1:] for spelt_out in spelt(argument, conf_dir())]
+    groups = _groups(command)
+    sys.argv[1:] = [spelt_out for argument in sys.argv[1:] for spelt_out in spelt(argument, groups)]
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What a terminal's encoding lacks, such as γ, must not fail after the work.
         sys.stdout.reconfigure(errors="replace")
@@ -83,6 +101,8 @@ def launch(command: str) -> None:
             with _sweep_row(typed) as row, explained(typed):
                 row.update(_work(command)(typed))
                 return _objective(typed, row)
+        except BrokenPipeError:
+            _reader_has_gone()
         except InputError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # a failure of the launcher: every job was checked before
@@ -90,11 +110,10 @@ def launch(command: str) -> None:
         return None
 
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
+        path = None if groups is None else str(groups)
+        hydra.main(version_base="1.3", config_path=path, config_name=command)(task)()
     except BrokenPipeError:
-        # Whoever read the output has gone. Python would say so when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        _reader_has_gone()
     except Exception as error:
         if CheckConfig.sweep is not None:
             _end(CheckConfig.sweep, error)
@@ -104,6 +123,12 @@ def launch(command: str) -> None:
         fail(line)
     if CheckConfig.sweep is not None:
         _end(CheckConfig.sweep)
+
+
+def _reader_has_gone() -> NoReturn:
+    """End quietly where whoever read the output has gone; Python would say so when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(1) from None
 
 
 def _give_a_home() -> None:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 
 
-def spelt(argument: str, conf: Path) -> list[str]:
+def spelt(argument: str, groups: Path | None) -> list[str]:
     """An argument of the command line as the overrides that Hydra understands.
 
     * ``group=null`` and ``~group`` choose nothing of a group, also where several are chosen: ``group=[]``.
@@ -22,14 +22,14 @@ def spelt(argument: str, conf: Path) -> list[str]:
 
     Args:
         argument: the argument.
-        conf: the configuration folder, which has a folder for each group.
+        groups: the folder that has a folder for each group; None where there is no group.
     """
     key, is_override, value = argument.partition("=")
-    if re.fullmatch(r"~[\w/]+", argument) and (conf / argument[1:]).is_dir():
+    if re.fullmatch(r"~[\w/]+", argument) and groups and (groups / argument[1:]).is_dir():
         return [f"{argument[1:]}=[]"]
     if not is_override or not re.fullmatch(r"\+{0,2}[\w./@:]+", key):
         return [argument]
-    is_group = (conf / key).is_dir()
+    is_group = groups is not None and (groups / key).is_dir()
     if re.fullmatch(r"\{\s*_target_\s*:.*\}", value, flags=re.DOTALL) and not key.startswith("+"):
         return [f"{key}=[]", f"+{argument}"] if is_group else [f"{key}=null", argument]
     try:

@@ -18,7 +18,7 @@ CALIBRATED_WEIGHTS = "checkpoints/calibrated.safetensors"
 
 
 def bundle(
-    folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any]
+    folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any], temperature: float = 1.0
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The model that a calibrator leads to, as weights that nobody needs ftc for.
 
@@ -27,10 +27,11 @@ def bundle(
         record: record of the run.
         name: name of the calibrator in the record.
         calibrator: the calibrator, which says which weights its γ is for.
+        temperature: T, by which all logits are divided.
 
     Returns:
-        Weights under the names of the plain timm model, γ in the head's bias, and their metadata: ``model``,
-        ``head``, ``class_names``, ``partition``, ``calibrator``, ``gamma`` and, where weights were moved,
+        Weights under the names of the plain timm model, γ and T in the head, and their metadata: what
+        `ftc.models.restore_classifier` and `ftc.export.facts.Facts` need and, where weights were moved,
         ``alpha``.
 
     Raises:
@@ -43,12 +44,13 @@ def bundle(
         "partition": record.partition.model_dump(mode="json"),
         "calibrator": name,
         "gamma": stage.gamma,
+        "temperature": temperature,
     }
     if calibrator.weights is not None:
         metadata["alpha"] = alpha = stage.details["alpha"]
         weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
     partition = record.partition.partition()
-    return fold_calibration(weights, metadata["head"], partition, stage.gamma), metadata
+    return fold_calibration(weights, metadata["head"], partition, stage.gamma, temperature), metadata
 
 
 def write_bundle(folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any]) -> Path:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -245,3 +246,28 @@ def _range(interval: tuple[float | None, float | None] | None, scale: float) -> 
 
 def _short(columns: Sequence[int]) -> str:
     return " ".join(map(str, columns)) if len(columns) <= 10 else f"({len(columns)})"
+
+
+def deployment_table(record: RunRecord, calibrator: str, formats: Mapping[str, Any]) -> Table:
+    """The row of a run's calibrator, and the same computed from every deployed format.
+
+    Args:
+        record: the run's record.
+        calibrator: name of the calibrator.
+        formats: ``row``, ``difference`` and ``agreement`` of each format, see
+            `ftc.export.verification.Agreement`, by its title.
+    """
+    stage = record.stages.calibrated[calibrator]
+    table = Table(
+        title=f"{record.name}, {stage_title(calibrator, stage)}, γ = {stage.gamma:.2f}",
+        caption="Percent; differences in logits. Formats were run without ftc, from image file to label.",
+    )
+    table.add_column("")
+    columns = [c for c in COLUMNS if c in INTERVAL_COLUMNS and stage.metrics.get(c) is not None]
+    for heading in (*(COLUMNS[column] for column in columns), "largest difference", "same label"):
+        table.add_column(heading, justify="right")
+    table.add_row("the run's table", *(_percent(stage.metrics.get(column)) for column in columns), "", "")
+    for title, found in formats.items():
+        cells = [_percent(found.row[column]) for column in columns]
+        table.add_row(title, *cells, f"{found.difference:.1e}", f"{100 * found.agreement:.2f}")
+    return table

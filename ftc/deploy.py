@@ -1,0 +1,14 @@
+"""``python -m ftc.deploy``: from a finished run to a model in production, verified before it is kept."""
+
+from __future__ import annotations
+
+from ftc.cli.launch import launch
+
+
+def main() -> None:
+    """Entry point."""
+    launch("deploy")
+
+
+if __name__ == "__main__":
+    main()

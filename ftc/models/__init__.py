@@ -1,6 +1,6 @@
 """Classifiers of backbone and head, and files of their weights."""
 
-from ftc.models.checkpoints import LoadReport, load_checkpoint
+from ftc.models.checkpoints import LoadReport, load_checkpoint, named_columns
 from ftc.models.classifier import Classifier, create_classifier, label_names, pretrained_width
 from ftc.models.clip import create_clip_classifier
 from ftc.models.weights import (
@@ -29,6 +29,7 @@ __all__ = [
     "load_metadata",
     "load_tensors",
     "load_weights",
+    "named_columns",
     "other_weights",
     "pretrained_width",
     "save_weights",

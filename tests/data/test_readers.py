@@ -284,3 +284,13 @@ def test_classes_that_the_head_does_not_have_are_listed_or_skipped():
     # A class without images needs no column.
     empty = ArrayReader(np.zeros((1, 2, 2), np.uint8), [1], ("x", "a"))
     assert columns.of("train", empty).targets.tolist() == [0]
+
+
+def test_classes_with_images_get_columns_after_those_that_there_are():
+    columns = HeadColumns("ab", {"A": 0})
+    only_y = ArrayReader(np.zeros((1, 2, 2), np.uint8), [1], ("z", "y"))
+    extended = columns.extended([arrays("xbA"), only_y, arrays("yx")])
+    assert extended.names == ("a", "b", "x", "y")
+    assert extended.added == 2
+    assert (extended.column("A"), extended.column("z")) == (0, None)
+    assert columns.extended([arrays("ba")]).added == columns.added == 0

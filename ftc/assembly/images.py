@@ -17,8 +17,8 @@ from ftc.data.folders import counted
 from ftc.data.groups import notes_on_groups
 from ftc.data.readers import check_reader, sample_name
 from ftc.errors import InputError
-from ftc.models import label_names, named_columns
-from ftc.partition import digest_samples
+from ftc.models import label_names, load_metadata, named_columns
+from ftc.partition import digest_samples, without
 
 
 @frozen(eq=False)
@@ -30,7 +30,8 @@ class Images:
         class_names: one per head column.
         given: number of columns that come with the model, the first ones; ``data.columns=…+`` adds others.
         known: columns that the source model has been given: those of source images where the run trains it on
-            these, else those that come with the model. A seen class is *new* where its column is not known.
+            these, else those that come with the model, without those that a run has begun but not trained. A
+            seen class is *new* where its column is not known.
         notes: what was left out of the data, and what it has twice, a line each.
         samples: count and digest of every reader's list of samples and labels, as in a manifest.
         groups: groups of every reader's samples, see `ftc.data.groups_of`.
@@ -99,8 +100,10 @@ def build_images(config: TrainConfig) -> Images:
     # CLIP's own text encoder gives a column to every name.
     every = isinstance(config.model, ClipModelConfig) and config.weights_file is None
     given = len(columns) if every else len(columns) - columns.added
-    known = _labels(readers["source"]) if config.trains_source else tuple(range(given))
-    return Images(readers, columns.names, given, known, notes, samples, groups)
+    known = without(range(given), _begun(config.weights_file))
+    if config.trains_source:
+        known = list(_labels(readers["source"]))
+    return Images(readers, columns.names, given, tuple(known), notes, samples, groups)
 
 
 def _labels(reader: Reader | None) -> tuple[int, ...]:
@@ -136,6 +139,14 @@ def _digest(reader: Reader) -> dict[str, Any]:
     names = reader.class_names or ("",)
     lines = [f"{sample_name(reader, i)}\t{names[max(t, 0)]}" for i, t in enumerate(reader.targets.tolist())]
     return {"count": len(lines), "sha256": digest_samples(lines)}
+
+
+def _begun(file: str | None) -> set[int]:
+    """The columns in a run's ``source.safetensors`` that images of new classes began; others have none."""
+    if file is None or Path(file).suffix.lower() != ".safetensors":
+        return set()
+    identity = load_metadata(Path(file)).get("identity")
+    return set(identity.get("new_columns", ())) if isinstance(identity, dict) else set()
 
 
 def _own_names(config: TrainConfig) -> tuple[str, ...] | None:

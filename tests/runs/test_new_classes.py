@@ -118,6 +118,18 @@ def test_classes_that_neither_side_gives_are_said(command):
     assert said in " ".join(result.stdout.split())
 
 
+def test_columns_that_were_only_begun_stay_new(run, home):
+    files = (f"checkpoint={run}/fine_tuned.safetensors", f"source.checkpoint={run}/source.safetensors")
+    result = run_module("evaluate", home, *SHORT, *files, "run_dir=evaluated")
+    assert result.returncode == 0, result.stderr
+    first, second = (RunRecord.read(folder).stages.source for folder in (run, home / "evaluated"))
+    assert second.uses == ("source.checkpoint", "seen train")
+    assert second.metrics["ausuc"] == first.metrics["ausuc"]
+    refused = run_module("evaluate", home, *SHORT, *files, "calibration.use=[symmetric]")
+    assert refused.returncode == 2
+    assert "symmetric would compare with the source model, which was never given 7, 8, 9" in refused.stderr
+
+
 HUB = ("square", "star", "circle")
 FOLDER = (
     "experiment=folder",

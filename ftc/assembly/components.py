@@ -26,12 +26,16 @@ from ftc.models import Classifier, create_classifier, create_clip_classifier, pr
 from ftc.partition import ClassPartition
 
 
-def build_classifier(config: TrainConfig, class_names: Sequence[str], pretrained: bool = True) -> Classifier:
+def build_classifier(
+    config: TrainConfig, class_names: Sequence[str], given: int, pretrained: bool = True
+) -> Classifier:
     """Build the backbone with a head of one column per class.
 
     Args:
         config: the job's configuration.
         class_names: one per column; CLIP's head is made from them.
+        given: number of columns that come with the model, the first ones. Of the others, CLIP's are made from
+            their names; other models' are zeros.
         pretrained: False where a checkpoint is loaded over the model's own weights. So is ``model.weights``,
             by whoever calls.
 
@@ -45,12 +49,14 @@ def build_classifier(config: TrainConfig, class_names: Sequence[str], pretrained
     pretrained = pretrained and config.source.checkpoint is None
     if isinstance(model, TimmModelConfig) and model.pretrained and model.file is None and pretrained:
         width = pretrained_width(model.name, model.arguments)
-        if not config.trains_source and width not in (None, len(class_names)):
+        if not config.trains_source and width not in (None, given):
+            named = "the data" if given == len(class_names) else f"data.columns={config.data.columns} names"
             raise InputError(
-                f"model.name={model.name}: its head has {width} columns, the data {len(class_names)} "
-                "classes; name the columns in data.columns, or give source images"
+                f"model.name={model.name}: its head has {width} columns, {named} {given} "
+                "classes; name the columns in data.columns (model+ adds the data's to the model's own), or "
+                "give source images"
             )
-    classifier = _create(model, class_names, pretrained and model.file is None)
+    classifier = _create(model, class_names, given, pretrained and model.file is None)
     if config.channels_last:
         classifier.use_channels_last()
     if config.compile:
@@ -59,14 +65,20 @@ def build_classifier(config: TrainConfig, class_names: Sequence[str], pretrained
 
 
 def _create(
-    model: TimmModelConfig | ClipModelConfig, class_names: Sequence[str], pretrained: bool
+    model: TimmModelConfig | ClipModelConfig, class_names: Sequence[str], given: int, pretrained: bool
 ) -> Classifier:
+    adds = given < len(class_names)
     if isinstance(model, ClipModelConfig):
         words = [model.words.get(name, name) for name in class_names]
-        return create_clip_classifier(model.name, model.pretrained, words, model.templates, pretrained)
-    return create_classifier(
-        model.name, len(class_names), model.pretrained and pretrained, model.arguments, model.head
+        return create_clip_classifier(
+            model.name, model.pretrained, words, model.templates, pretrained or adds
+        )
+    classifier = create_classifier(
+        model.name, given, model.pretrained and pretrained, model.arguments, model.head
     )
+    if adds:
+        classifier.widen(len(class_names))
+    return classifier
 
 
 def build_datamodule(

@@ -19,8 +19,8 @@ from ftc.data.groups import notes_on_groups
 from ftc.data.listing import counted
 from ftc.data.readers import check_reader, sample_name
 from ftc.errors import InputError
-from ftc.models import label_names
-from ftc.partition import SampleList, digest_samples
+from ftc.models import label_names, load_metadata, named_columns
+from ftc.partition import SampleList, digest_samples, without
 
 
 @frozen(eq=False)
@@ -30,6 +30,10 @@ class Images:
     Attributes:
         readers: the readers ``source``, ``train``, ``val``, ``test`` and ``pool``; None where there is none.
         class_names: one per head column.
+        given: number of columns that come with the model, the first ones; ``data.columns=…+`` adds others.
+        known: columns that the source model has been given: those of source images where the run trains it on
+            these, else those that come with the model, without those that a run has begun but not trained. A
+            seen class is *new* where its column is not known.
         notes: what was left out of the data, and what it has twice, a line each.
         samples: count and digest of every reader's list of samples and labels, as in a manifest.
         groups: groups of every reader's samples, see `ftc.data.groups_of`.
@@ -37,14 +41,15 @@ class Images:
 
     readers: Mapping[str, Reader | None]
     class_names: tuple[str, ...]
+    given: int
+    known: tuple[int, ...]
     notes: tuple[str, ...]
     samples: Mapping[str, dict[str, Any]]
     groups: Mapping[str, Groups | None]
 
     def columns(self, split: str) -> tuple[int, ...]:
         """Head columns of which a reader has images."""
-        reader = self.readers[split]
-        return () if reader is None else tuple(reader.targets.unique().tolist())
+        return _labels(self.readers[split])
 
     def names(self, split: str, chosen: Tensor) -> tuple[str, ...]:
         """Names of the samples of a reader that a mask, bool (N,), chooses."""
@@ -57,20 +62,25 @@ def build_images(config: TrainConfig) -> Images:
     """Build all readers, map their labels to head columns and check their files.
 
     Args:
-        config: ``data`` names the readers; ``data.columns=model`` means the class names of ``model``.
+        config: ``data`` names the readers; ``data.columns=model`` means the class names of ``model``, or of
+            the file whose weights take the place of its own.
 
     Raises:
         InputError: a reader that cannot be built or has no image to use, classes without a column, images
             that cannot be read.
     """
-    data, model = config.data, config.model
+    data = config.data
     nodes = data.readers.model_dump()
     raw = {key: None if node is None else make(f"data.readers.{key}", node) for key, node in nodes.items()}
     for key, reader in raw.items():
         if reader is not None:
             check_reader(f"data.readers.{key}", reader, labelled=key != "pool")
     labelled = {key: reader for key, reader in raw.items() if reader is not None and key != "pool"}
-    columns = columns_of(data.columns, list(labelled.values()), lambda: _own_names(model))
+    columns = columns_of(data.own_columns, list(labelled.values()), lambda: _own_names(config))
+    if data.adds_columns:
+        # A class that there is nothing to learn from gets no column.
+        learnt = [labelled[key] for key in ("train", "source") if key in labelled]
+        columns = columns.extended(r.class_names[label] for r in learnt for label in _labels(r))
     if data.num_classes not in (None, len(columns)):
         whose = "the data name" if data.columns is None else f"data.columns={data.columns} names"
         raise InputError(
@@ -90,7 +100,17 @@ def build_images(config: TrainConfig) -> Images:
     groups = groups_of(data.groups, used)
     notes = (*_notes(raw, checked), *notes_on_groups(groups))
     samples = {key: _digest(reader) for key, reader in used.items()}
-    return Images(readers, columns.names, notes, samples, groups)
+    # CLIP's own text encoder gives a column to every name.
+    every = isinstance(config.model, ClipModelConfig) and config.weights_file is None
+    given = len(columns) if every else len(columns) - columns.added
+    known = without(range(given), _begun(config.weights_file))
+    if config.trains_source:
+        known = list(_labels(readers["source"]))
+    return Images(readers, columns.names, given, tuple(known), notes, samples, groups)
+
+
+def _labels(reader: Reader | None) -> tuple[int, ...]:
+    return () if reader is None else tuple(reader.targets.unique().tolist())
 
 
 def build_reader(
@@ -114,8 +134,8 @@ def build_reader(
     raw = make(key, getattr(data.readers, split))
     check_reader(key, raw)
     # A file of names and ImageNet accept further names; all else names the columns that the run had.
-    choice = data.columns if data.columns_file or data.columns == IMAGENET else MODEL
-    columns = columns_of(choice, [raw], lambda: class_names)
+    choice = data.own_columns if data.columns_file or data.own_columns == IMAGENET else MODEL
+    columns = columns_of(choice, [raw], lambda: class_names).extended(class_names)
     mapped = columns.of(split, raw, data.unmapped)
     checked = check_images({split: mapped}, data.on_error, cache_dir / "images", workers(data.num_workers))
     reader = select(mapped, checked.rows[split], class_names=class_names)
@@ -153,5 +173,18 @@ def _digest(reader: Reader) -> dict[str, Any]:
     return {"count": len(lines), "sha256": digest_samples(lines)}
 
 
-def _own_names(model: TimmModelConfig | ClipModelConfig) -> tuple[str, ...] | None:
-    return label_names(model.name, model.arguments) if isinstance(model, TimmModelConfig) else None
+def _begun(file: str | None) -> set[int]:
+    """The columns in a run's ``source.safetensors`` that images of new classes began; others have none."""
+    if file is None or Path(file).suffix.lower() != ".safetensors":
+        return set()
+    identity = load_metadata(Path(file)).get("identity")
+    return set(identity.get("new_columns", ())) if isinstance(identity, dict) else set()
+
+
+def _own_names(config: TrainConfig) -> tuple[str, ...] | None:
+    """The names of the columns that the model's weights come with; None where they have none."""
+    model, file = config.model, config.weights_file
+    names = None if file is None else named_columns(Path(file))
+    if names is None and isinstance(model, TimmModelConfig):
+        return label_names(model.name, model.arguments)
+    return names

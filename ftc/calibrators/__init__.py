@@ -27,7 +27,7 @@ from ftc.calibrators.seen_only import (
     MixedAnchor,
     SymmetricMisroute,
 )
-from ftc.calibrators.selection import Available, Observed, fit_all, reported_name
+from ftc.calibrators.selection import Available, Observed, check_new_classes, fit_all, reported_name
 from ftc.calibrators.unlabelled import ExpectedAccuracy, MarginMixture, PriorMatching
 from ftc.calibrators.weights import WeightPath
 
@@ -58,6 +58,7 @@ __all__ = [
     "UnlabelledEvidence",
     "WeightPath",
     "bootstrap_gamma",
+    "check_new_classes",
     "fit_all",
     "reported_name",
 ]

@@ -67,6 +67,14 @@ class Calibrator(ABC, Generic[E]):
     weights: WeightPath | None = None
     calibration: Calibration | None = None
 
+    @property
+    def compares(self) -> bool:
+        """Whether γ̂ rests on what the source model makes of the seen classes, which it must know then.
+
+        Folds do as well: they fine-tune the source model with some of these as pseudo-absent classes.
+        """
+        return self.source or self.folds is not None or self.weights is not None
+
     @abstractmethod
     def estimate(self, evidence: E) -> Calibration:
         """Estimate γ from the evidence; a pure function.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,28 @@ class Available:
             UnlabelledEvidence: self.unlabelled,
             OracleEvidence: self.evaluated,
         }.get(calibrator.evidence)
+
+
+def check_new_classes(calibrators: Mapping[str, Calibrator[Any]], new: Sequence[str]) -> None:
+    """Refuse calibrators that compare with the source model on classes that it does not know.
+
+    Args:
+        calibrators: the calibrators in use, by name.
+        new: names of the seen classes that the source model had never been given.
+
+    Raises:
+        InputError: a calibrator that compares, see `Calibrator.compares`.
+    """
+    refused = [name for name, calibrator in calibrators.items() if calibrator.compares]
+    if not new or not refused:
+        return
+    kept = [name for name in calibrators if name not in refused] or ["alg"]
+    classes = ", ".join(new[:3]) + (", …" if new[3:] else "")
+    raise InputError(
+        f"calibration.use=[{', '.join(calibrators)}]: {', '.join(refused)} would compare with the source "
+        f"model, which was never given {classes}; set calibration.use=[{', '.join(kept)}], or others of alg, "
+        "prior_matched, margin_mixture and fixed, which look at the fine-tuned model alone"
+    )
 
 
 _SEEN_IN_WORDS = {

@@ -13,7 +13,7 @@ from pydantic import (
 
 from ftc.config.calibration import CalibrationConfig, CalibratorsConfig
 from ftc.config.data import DataConfig
-from ftc.config.model import ModelConfig
+from ftc.config.model import ClipModelConfig, ModelConfig
 from ftc.config.node import Natural, Node, Positive, Seed, Target
 from ftc.config.partition import NamedPartition, PartitionConfig
 from ftc.config.training import OptimizerConfig, SchedulerConfig, SourceConfig, TrainerConfig
@@ -129,6 +129,16 @@ class TrainConfig(JobConfig):
         """Whether the source stage trains: with source images, and without ``source.checkpoint``."""
         return self.data.readers.source is not None and self.source.checkpoint is None
 
+    @property
+    def weights_file(self) -> str | None:
+        """The file of weights that takes the place of the model's own; None for those."""
+        return self.source.checkpoint or self.model.file
+
+    @property
+    def names_make_columns(self) -> bool:
+        """Whether columns that the source model lacks begin from their names, by CLIP's text encoder."""
+        return isinstance(self.model, ClipModelConfig) and not self.trains_source
+
     def cache(self, part: Literal["source", "own_domain", "folds", "images"]) -> Path:
         """Folder of a part of the cache, which runs share.
 
@@ -161,7 +171,8 @@ class TrainConfig(JobConfig):
         content["model"] = self.model.identity()
         content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
         if self.data.columns_file is not None:
-            content["data"]["columns"] = file_digest(self.data.columns_file)
+            own, plus = file_digest(self.data.columns_file), "+" if self.data.adds_columns else ""
+            content["data"]["columns"] = f"{own}{plus}"
         if self.data.groups_file is not None:
             content["data"]["groups"] = file_digest(self.data.groups_file)
         return content

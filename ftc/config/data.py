@@ -18,6 +18,8 @@ from ftc.files import existing_file
 
 # Values of data.columns that name no file, see `ftc.data.columns`.
 _NAMED = ("imagenet-1k", "model")
+# The end of a value of data.columns that lets the data add columns.
+_PLUS = "+"
 
 
 class ReadersConfig(Node):
@@ -64,14 +66,25 @@ class DataConfig(Node):
             )
         if self.columns_file is not None and existing_file(self.columns_file) is None:
             raise InputError(
-                f"data.columns={self.columns}: no such file; give null, {', '.join(_NAMED)} or a file"
+                f"data.columns={self.columns}: no such file; give null, {', '.join(_NAMED)} or a file, the "
+                f"latter three with {_PLUS} at the end to add classes"
             )
         return self
 
     @property
+    def own_columns(self) -> str | None:
+        """What names the columns that the model has: ``columns`` without its plus."""
+        return None if self.columns is None else self.columns.removesuffix(_PLUS)
+
+    @property
+    def adds_columns(self) -> bool:
+        """Whether classes of the training images that the model lacks get columns after its own."""
+        return self.columns is not None and self.columns.endswith(_PLUS)
+
+    @property
     def columns_file(self) -> str | None:
-        """The file that names the columns; None where none does."""
-        return None if self.columns in _NAMED else self.columns
+        """The file that names the model's columns; None where none does."""
+        return None if self.own_columns in _NAMED else self.own_columns
 
     @property
     def groups_file(self) -> str | None:

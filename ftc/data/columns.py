@@ -25,13 +25,17 @@ class HeadColumns:
     Args:
         names: one name per column, as reports show it.
         accepted: columns by further names that data may use, such as English words beside WordNet ids.
+        added: how many of the columns, the last ones, the data have added to those of the model.
 
     Raises:
         InputError: two columns of the same name, or a name of two columns.
     """
 
-    def __init__(self, names: Iterable[str], accepted: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, names: Iterable[str], accepted: Mapping[str, int] | None = None, added: int = 0
+    ) -> None:
         self.names = tuple(map(class_name, names))
+        self.added = added
         self._columns = {name: column for column, name in enumerate(self.names)}
         if len(self._columns) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
@@ -90,6 +94,11 @@ class HeadColumns:
             if set(map(class_name, reader.class_names)) == every:
                 return cls(reader.class_names)
         return cls(sorted(every))
+
+    def extended(self, names: Iterable[str]) -> HeadColumns:
+        """These columns, then one for each name that they lack, in the order of the names."""
+        added = [name for name in dict.fromkeys(map(class_name, names)) if self.column(name) is None]
+        return HeadColumns((*self.names, *added), self._columns, len(added))
 
     def of(self, key: str, reader: Reader, unmapped: OnError = "error") -> Subset:
         """A reader's samples, labelled by head columns.

@@ -4,7 +4,7 @@ from ftc.functional.accuracy import accuracies, partition_accuracy
 from ftc.functional.bootstrap import bootstrap_accuracies
 from ftc.functional.copies import near_copies
 from ftc.functional.curve import SeenAbsentCurve, curve_of_outcomes, seen_absent_curve
-from ftc.functional.features import class_means, cosine_logits, feature_change
+from ftc.functional.features import class_means, cosine_logits, feature_change, imprinted_columns
 from ftc.functional.gamma import average_logit_gap, logit_gap, matching_quantile
 from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.functional.per_class import class_accuracies, confusion_changes, predicted_columns
@@ -26,6 +26,7 @@ __all__ = [
     "cosine_logits",
     "curve_of_outcomes",
     "feature_change",
+    "imprinted_columns",
     "interpolate_weights",
     "logit_gap",
     "logit_scale",

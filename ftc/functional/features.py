@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,55 @@ def cosine_logits(features: Tensor, means: Tensor) -> Tensor:
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     cosine = unit @ torch.nn.functional.normalize(means, dim=1).T
     return cosine.masked_fill(means.isnan().any(1), NO_MEAN)
+
+
+def imprinted_columns(
+    features: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    new: Sequence[int],
+    known: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Rows and biases of a linear head for classes that it lacks, from labelled images of the seen classes.
+
+    docs/definitions.md, "New classes", derives them.
+
+    Args:
+        features: features (N, D) of images of seen classes, new ones and others.
+        target: their labels (N,), head columns.
+        weight: the head's rows (C, D), those of new columns included, whose values do not count.
+        bias: its biases (C,); None where it has none, which counts as 0.
+        new: columns of the classes that the head lacks, each with an image.
+        known: columns of the classes that it knows.
+
+    Returns:
+        Rows (k, D) and biases (k,) in the order of ``new``, float64.
+
+    Raises:
+        InputError: a new class whose images give no direction, or no class that the head knows.
+    """
+    if not len(known):
+        raise InputError("the head knows no class to go by; give weights whose head knows some")
+    columns, rows = list(new), weight.double()
+    biases = torch.zeros(len(rows), dtype=torch.float64) if bias is None else bias.double()
+    means = class_means(features, target, len(rows))
+    seen = target.unique()
+    directions = means[columns]
+    if len(seen) > 1:
+        directions = directions - means[seen].mean(0)
+    lengths = directions.norm(dim=1, keepdim=True)
+    if not bool((lengths > 0).all()):
+        raise InputError("a new class has no mean of features of its own; give other images of it")
+    added = directions / lengths * rows[list(known)].norm(dim=1).mean()
+    level = biases[list(known)].mean().expand(len(columns))
+    if len(seen) > 1:
+        logits = features.double() @ rows.T + biases
+        logits[:, columns] = features.double() @ added.T
+        logits[torch.arange(len(target)), target] = torch.nan
+        gap = logits[:, list(known)].nanmean(1) - logits[:, columns].nanmean(1)
+        level = gap.nanmean().expand(len(columns))
+    return added, level.clone()
 
 
 def feature_change(features: Tensor, source_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:

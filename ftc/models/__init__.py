@@ -1,6 +1,6 @@
 """Classifiers of backbone and head, and files of their weights."""
 
-from ftc.models.checkpoints import LoadReport, load_checkpoint
+from ftc.models.checkpoints import LoadReport, load_checkpoint, named_columns
 from ftc.models.classifier import (
     Classifier,
     create_classifier,
@@ -37,6 +37,7 @@ __all__ = [
     "load_metadata",
     "load_tensors",
     "load_weights",
+    "named_columns",
     "other_weights",
     "plain_timm_model",
     "pretrained_width",

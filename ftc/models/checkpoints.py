@@ -58,7 +58,11 @@ class LoadReport:
 
 
 def load_checkpoint(
-    path: Path, classifier: Classifier, strict: bool = True, any_head: bool = False
+    path: Path,
+    classifier: Classifier,
+    strict: bool = True,
+    any_head: bool = False,
+    columns: int | None = None,
 ) -> LoadReport:
     """Load weights of this or another program into a classifier, all or none.
 
@@ -74,6 +78,8 @@ def load_checkpoint(
         strict: whether a parameter or buffer that the file lacks is an error. Batch norm's counters may
             always be missing.
         any_head: whether a head of another width, or none, keeps its initial values.
+        columns: number of head columns that the file has, the classifier's first ones, where it has more; the
+            others keep their initial values.
 
     Raises:
         InputError: no such file, a file that is no checkpoint or would run code, missing parameters, several
@@ -81,18 +87,26 @@ def load_checkpoint(
             or weights that are not finite.
     """
     kind, content, metadata = _read(path)
-    expected = classifier.timm_state_dict()
+    initial = classifier.timm_state_dict()
+    head = f"{classifier.head_name}."
+    of_head = [name for name in initial if name.startswith(head)]
+    expected = dict(initial)
+    if columns is not None:
+        expected |= {name: initial[name][:columns] for name in of_head}
     fits = _best_fits(path, content, expected, classifier.head_name)
     taken = [fit for fit in fits if fit.averaged] or fits
     fit = taken[0]
     known = {name: fit.content[original] for name, original in fit.names.items()}
-    of_head = [name for name in expected if name.startswith(f"{classifier.head_name}.")]
     if any_head and any(n not in known or known[n].shape != expected[n].shape for n in of_head):
         known |= {name: expected[name] for name in of_head}
     missing = _missing(path, fit, known, expected, strict)
     _check_unambiguous(path, taken)
-    _check_shapes(path, known, expected, f"{classifier.head_name}.weight")
+    _check_shapes(path, known, expected, f"{head}weight")
     _check_values(path, known, expected)
+    if columns is not None:
+        known |= {
+            name: torch.cat([known[name].to(initial[name]), initial[name][columns:]]) for name in of_head
+        }
     classifier.load_timm_state_dict({**expected, **known})
     metadata, notes = _usable(metadata)
     if len(taken) < len(fits):
@@ -100,6 +114,16 @@ def load_checkpoint(
         notes = (f"averaged weights, taken rather than {others}", *notes)
     form = f"{kind}{fit.place}, {fit.layout}"
     return LoadReport(path, form, missing, fit.left_out, metadata, notes)
+
+
+def named_columns(path: Path) -> tuple[str, ...] | None:
+    """The class names of a head's columns in a safetensors file's metadata; None where there are none.
+
+    Raises:
+        InputError: a file that ends in .safetensors and is none.
+    """
+    metadata = _usable(load_metadata(path))[0] if path.suffix.lower() == ".safetensors" else {}
+    return tuple(metadata["class_names"]) if "class_names" in metadata else None
 
 
 def _read(path: Path) -> tuple[str, Any, dict[str, Any]]:
@@ -320,7 +344,8 @@ def _check_shapes(path: Path, found: Mapping[str, Tensor], expected: Mapping[str
         width, wanted = len(found[head]), len(expected[head])
         raise InputError(
             f"the head in {path} has {width} columns, the partition has {wanted}: set "
-            f"data.num_classes={width}, or choose a checkpoint with {wanted}"
+            f"data.num_classes={width}, choose a checkpoint with {wanted}, or name the file's columns in "
+            "data.columns=names.txt+, which adds those that the data have besides"
         )
     if wrong:
         shapes = [tuple(tensors[wrong[0]].shape) for tensors in (found, expected)]

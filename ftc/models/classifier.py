@@ -60,6 +60,16 @@ class Classifier(nn.Module):
         self.memory_format = torch.channels_last
         self.to(memory_format=torch.channels_last)
 
+    def widen(self, num_classes: int) -> None:
+        """Add columns of zeros to the head, up to ``num_classes``; those before them stay as they are."""
+        old = self.head
+        head = nn.Linear(old.in_features, num_classes, old.bias is not None, dtype=old.weight.dtype)
+        with torch.no_grad():
+            for name, value in old.named_parameters():
+                wider = head.get_parameter(name).zero_()
+                wider[: len(value)] = value
+        self.head = head.to(old.weight.device)
+
     @property
     def num_features(self) -> int:
         """Width D of the features."""

@@ -69,6 +69,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
         before, observed = None, Observed()
         if has_source:
             weights = weights or source.run(stages)
+            weights = source.with_new_columns(weights, parts.data, parts.new)
             with stages.timed("source_evaluation"):
                 callback, before, _ = _evaluation(parts, {}, None)
             observed = callback.source
@@ -98,7 +99,9 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
                 test["logits"], test["target"], partition, parts.images.class_names, calibrated
             ),
             stages=StageRecords(
-                source=None if before is None else fine_tuned_record(before, ("source.checkpoint",)),
+                source=None
+                if before is None
+                else fine_tuned_record(before, ("source.checkpoint", *parts.begun_from)),
                 fine_tuned=fine_tuned_record(after, ("checkpoint",)),
                 calibrated=calibrated,
             ),

@@ -19,12 +19,13 @@ from ftc.assembly.components import (
 )
 from ftc.assembly.images import Images, build_images
 from ftc.assembly.trainers import Trainers, build_trainer
-from ftc.calibrators import Calibrator
+from ftc.calibrators import Calibrator, check_new_classes
 from ftc.config.commands import TrainConfig
 from ftc.config.partition import PartitionContext
 from ftc.data import PartitionedDataModule, batch_share
+from ftc.errors import InputError
 from ftc.models import Classifier, checksum, load_tensors
-from ftc.partition import ClassPartition, PartitionManifest
+from ftc.partition import ClassPartition, PartitionManifest, without
 from ftc.results import versions
 from ftc.runs.processes import check_processes, leads
 from ftc.runs.source import SourceStage, load_named
@@ -43,6 +44,7 @@ class Parts:
         trainers: the factory of trainers.
         calibrators: the calibrators to fit, by name.
         partition: seen, absent and other columns.
+        new: seen columns that the source model had not been given before this run.
         data: loaders over the target domain.
         out: console for the run's messages.
     """
@@ -53,8 +55,14 @@ class Parts:
     trainers: Trainers
     calibrators: Mapping[str, Calibrator[Any]]
     partition: ClassPartition
+    new: tuple[int, ...]
     data: PartitionedDataModule
     out: Console
+
+    @property
+    def begun_from(self) -> tuple[str, ...]:
+        """The data that the new columns begin from, in words; empty where there are none."""
+        return ("seen train",) if self.new and not self.config.names_make_columns else ()
 
 
 def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = True) -> SourceStage:
@@ -76,10 +84,10 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
     images = build_images(config)
     for note in images.notes:
         out.print(note)
-    classifier = build_classifier(config, images.class_names, pretrained)
+    classifier = build_classifier(config, images.class_names, images.given, pretrained)
     if pretrained and config.model.file is not None and config.source.checkpoint is None:
         file = Path(config.model.file)
-        load_named(file, classifier, images, config.source.strict, out, any_head=config.trains_source)
+        load_named(file, classifier, images, config.source.strict, out, config.trains_source, images.given)
     check_recipe(classifier, config.optimizer, config.scheduler)
     if config.trains_source:
         check_recipe(classifier, config.source.optimizer, config.source.scheduler)
@@ -119,9 +127,23 @@ def build_parts(
         trained: whether the run trains the model.
 
     Raises:
-        InputError: data that do not fit the partition, or a single seen class for pseudo cross-validation.
+        InputError: data that do not fit the partition, a single seen class for pseudo cross-validation, or
+            calibrators that compare classes with a source model that does not know them.
     """
     config, images, classifier = source.config, source.images, source.classifier
+    new, lost = (without(columns, images.known) for columns in (partition.seen, partition.absent))
+    check_new_classes(calibrators, [images.class_names[column] for column in new])
+    if new and config.model.head != "linear":
+        raise InputError(
+            f"model.head={config.model.head}: its columns cannot begin from images of new classes, such as "
+            f"{images.class_names[new[0]]}; choose linear"
+        )
+    if lost:
+        names = ", ".join(images.class_names[column] for column in lost[:3]) + (", …" if lost[3:] else "")
+        source.out.print(
+            f"The source model was never given {names} ({len(lost)} of {len(partition.absent)} absent "
+            "classes): there is nothing that calibration could bring back"
+        )
     for calibrator in calibrators.values():
         if calibrator.folds is not None:
             calibrator.folds.draw(partition)
@@ -131,14 +153,24 @@ def build_parts(
     train = images.readers["train"]
     assert train is not None
     known = set(train.targets[data.held_out].tolist())
-    without = [images.class_names[c] for c in partition.seen if config.data.holdout and c not in known]
-    if without:
-        names = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+    bare = [images.class_names[c] for c in partition.seen if config.data.holdout and c not in known]
+    if bare:
+        names = ", ".join(bare[:3]) + (", …" if len(bare) > 3 else "")
         source.out.print(
-            f"data.holdout: holds out no image of {names} ({len(without)} of {len(partition.seen)} seen "
+            f"data.holdout: holds out no image of {names} ({len(bare)} of {len(partition.seen)} seen "
             "classes), which have a single image or too large groups"
         )
-    return Parts(config, images, classifier, source.trainers, dict(calibrators), partition, data, source.out)
+    return Parts(
+        config,
+        images,
+        classifier,
+        source.trainers,
+        dict(calibrators),
+        partition,
+        tuple(new),
+        data,
+        source.out,
+    )
 
 
 def identity(config: TrainConfig, images: Images) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ftc.config.commands import TrainConfig
 from ftc.data import PartitionedDataModule, hold_out
 from ftc.errors import InputError
 from ftc.files import digest, file_digest
-from ftc.functional import partition_accuracy
+from ftc.functional import imprinted_columns, partition_accuracy
 from ftc.metrics import NearestClassMean
 from ftc.models import Classifier, cached_tensors, load_checkpoint, load_tensors, load_weights
 from ftc.results import OwnDomain, versions
@@ -87,6 +88,58 @@ class SourceStage:
         self.out.print(str(own))
         return own
 
+    def with_new_columns(self, weights: Path, data: PartitionedDataModule, new: Sequence[int]) -> Path:
+        """Begin the head's columns of new classes from their images (docs/definitions.md, "New classes").
+
+        Rows and biases come from features of the seen training images, V left out. Everything else keeps its
+        values, and so do columns that names make.
+
+        Args:
+            weights: the file of the source model's weights, which the classifier must have.
+            data: the target domain's data module.
+            new: the new columns, see `ftc.runs.parts.Parts`.
+
+        Returns:
+            The file of the weights with them, which the classifier has from now on.
+        """
+        if not new or self.config.names_make_columns:
+            return weights
+        config, images = self.config, self.images
+        identity = {
+            "source": weights.stem,
+            "new_columns": list(new),
+            "known": images.known,
+            "reader": config.data.readers.train,
+            "samples": images.samples["train"],
+            "seen": data.partition.seen,
+            "held_out": digest(images.names("train", data.held_out)),
+        }
+        with all_or_none():
+            file, _ = cached_tensors(
+                identity,
+                config.cache("source"),
+                lambda _: self._imprinted(load_tensors(weights), data, new),
+                self.out.print,
+            )
+            load_weights(file, self.classifier)
+        names = ", ".join(images.class_names[column] for column in new)
+        self.out.print(f"New columns begin from seen training images: {names}")
+        return file
+
+    def _imprinted(
+        self, state: dict[str, Tensor], data: PartitionedDataModule, new: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """The source model's weights with the rows and biases of new columns."""
+        seen = self._outputs("new columns", data)
+        head = [f"{self.classifier.head_name}.{name}" for name in ("weight", "bias")]
+        found = imprinted_columns(
+            seen["features"], seen["target"], state[head[0]], state.get(head[1]), new, self.images.known
+        )
+        for name, values in zip(head, found, strict=True):
+            if name in state:
+                state[name][list(new)] = values.to(state[name])
+        return state
+
     def _measured(self, checkpoint: Path) -> dict[str, Tensor]:
         data = self._data()
         recorder = PredictionRecorder(("val",))
@@ -108,22 +161,30 @@ class SourceStage:
         """
         if self.images.readers["source"] is None:
             return self.classifier.head.weight.detach().cpu()
-        data = self._data()
+        found = self._outputs("class means", self._data())
+        means = NearestClassMean(len(self.images.class_names), self.classifier.num_features)
+        means.update(found["features"], found["target"])
+        return means.compute()
+
+    def _outputs(self, stage: str, data: PartitionedDataModule) -> dict[str, Tensor]:
+        """The classifier's outputs for the images of a data module that are trained on, by field."""
         recorder = PredictionRecorder(("calibration",))
         module = build_module(self.classifier, self.config.source.optimizer, self.config.source.scheduler)
         loader = data.calibration_dataloader()
-        self.trainers.single("class means", recorder).validate(module, loader, verbose=False)
-        latest = recorder.latest["calibration"]
-        means = NearestClassMean(len(self.images.class_names), self.classifier.num_features)
-        means.update(latest["features"], latest["target"])
-        return means.compute()
+        self.trainers.single(stage, recorder).validate(module, loader, verbose=False)
+        return recorder.latest["calibration"]
 
     def _weights(self, checkpoint: Path) -> dict[str, Tensor]:
         """The source model's weights; an interrupted training goes on from ``checkpoint``."""
         config, classifier = self.config, self.classifier
         if config.source.checkpoint is not None:
             load_named(
-                Path(config.source.checkpoint), classifier, self.images, config.source.strict, self.out
+                Path(config.source.checkpoint),
+                classifier,
+                self.images,
+                config.source.strict,
+                self.out,
+                columns=self.images.given,
             )
         elif config.trains_source:
             seed_everything(config.source.seed, workers=True, verbose=False)
@@ -170,6 +231,7 @@ class SourceStage:
         return {
             "model": config.model.identity(),
             "class_names": self.images.class_names,
+            "given": self.images.given,
             "data": trained_on,
             "checkpoint": file_digest(config.source.checkpoint),
             "source": config.source.model_dump(exclude={"checkpoint", "holdout"}),
@@ -180,18 +242,25 @@ class SourceStage:
 
 
 def load_named(
-    path: Path, classifier: Classifier, images: Images, strict: bool, out: Console, any_head: bool = False
+    path: Path,
+    classifier: Classifier,
+    images: Images,
+    strict: bool,
+    out: Console,
+    any_head: bool = False,
+    columns: int | None = None,
 ) -> None:
     """Load a checkpoint of any known format, and print which weights it lacks or has too many.
 
-    The classes of its head must be the data's, unless ``any_head`` says that the head is trained anyway.
+    The classes of its head must be the first ``columns`` of the data's, all by default, unless ``any_head``
+    says that the head is trained anyway.
 
     Raises:
         InputError: the file is no checkpoint, or has weights of another model or classes in another order.
     """
-    report = load_checkpoint(path, classifier, strict, any_head)
+    report = load_checkpoint(path, classifier, strict, any_head, columns)
     names = report.metadata.get("class_names")
-    if not any_head and names is not None and tuple(names) != images.class_names:
+    if not any_head and names is not None and tuple(names) != images.class_names[:columns]:
         raise InputError(
             f"{path}: its head's columns are {', '.join(names[:5])}, …, the data's "
             f"{', '.join(images.class_names[:5])}, …; give the same data.columns"

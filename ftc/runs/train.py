@@ -68,6 +68,7 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
             resumed = goes_on(folder, this_run, config, out)
         weights = weights or source.run(stages)
         own_domain = source.own_domain()
+        weights = source.with_new_columns(weights, parts.data, parts.new)
         plans = {calibrator.folds for calibrator in calibrators.values() if calibrator.folds is not None}
         folds = {}
         if plans:

@@ -57,7 +57,7 @@ class Training:
         seed_everything(config.seed, workers=True, verbose=False)
         self.trainer.validate(self.module, self.parts.data, verbose=False)
         origin = "source domain" if config.trains_source else "pre-training"
-        result = {**self._tested(origin), "calibration": self.callback.state_dict()}
+        result = {**self._tested(origin, *self.parts.begun_from), "calibration": self.callback.state_dict()}
         return {**result, "near_copies": self._near_copies()}
 
     def _near_copies(self) -> float | None:
@@ -111,12 +111,12 @@ class Training:
             trainer.validate(self.module, self.parts.data, verbose=False)
         return self._tested("seen train")
 
-    def _tested(self, origin: str) -> dict[str, Any]:
+    def _tested(self, *uses: str) -> dict[str, Any]:
         self.trainer.test(self.module, self.parts.data, verbose=False)
         evaluation = self.callback.evaluation
         assert evaluation is not None
         return {
-            "model": fine_tuned_record(evaluation, (origin,)).model_dump(),
+            "model": fine_tuned_record(evaluation, uses).model_dump(),
             "calibrated": {n: calibrated_record(r).model_dump() for n, r in evaluation.calibrated.items()},
             "num_samples": evaluation.num_samples,
             "predictions": dict(self.recorder.latest),

@@ -28,7 +28,7 @@ WRONG = {
     "data.holdout=0.5": "data.holdout=0.5: goes with data.readers.val=null",
     "optimizer.kwargs.x=1": "optimizer.kwargs.x=1: no such key; add it with a leading +",
     "logger=foo": "logger=foo: no such choice; choose from csv, wandb",
-    "experiment=foo": "experiment=foo: no such choice; choose from digits, digits_aggressive, folder, imagen",
+    "experiment=foo": "experiment=foo: no such choice; choose from digits, digits_aggressive, digits_new, fo",
     "experiment=office_home": "data/office_home: no such folder; get it with: python -m ftc.prepare office_h",
     "experiment=vtab": "data.task: missing; give it a value",
     "experiment=folder": "data.root: missing; give it a value",
@@ -124,7 +124,7 @@ def test_the_shell_completes_keys_and_choices(tmp_path):
     line = "ftc-train experiment=dig"
     completion = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
     result = run_module("train", tmp_path, "-sc", "query=bash", **completion)
-    assert set(result.stdout.split()) == {"experiment=digits", "experiment=digits_aggressive"}
+    assert set(result.stdout.split()) == {f"experiment=digits{more}" for more in ("", "_aggressive", "_new")}
 
 
 @pytest.mark.parametrize("argument", ["--help", "seed=x", "partition.seen=[0,99]", "--cfg=job"])

@@ -284,3 +284,12 @@ def test_classes_that_the_head_does_not_have_are_listed_or_skipped():
     # A class without images needs no column.
     empty = ArrayReader(np.zeros((1, 2, 2), np.uint8), [1], ("x", "a"))
     assert columns.of("train", empty).targets.tolist() == [0]
+
+
+def test_names_that_columns_lack_get_columns_after_them():
+    columns = HeadColumns("ab", {"A": 0})
+    extended = columns.extended("xbAyx")
+    assert extended.names == ("a", "b", "x", "y")
+    assert extended.added == 2
+    assert (extended.column("A"), extended.column("z")) == (0, None)
+    assert columns.extended("ba").added == columns.added == 0

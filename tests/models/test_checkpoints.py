@@ -186,12 +186,27 @@ def test_nothing_that_fits_is_refused_in_any_case(target, tmp_path):
             load_checkpoint(tmp_path / "x.pth", target, strict)
 
 
+def test_a_narrower_head_takes_the_first_columns(target, tmp_path):
+    path, narrow = tmp_path / "source.pth", make(1, num_classes=4)
+    torch.save(released(narrow), path)
+    load_checkpoint(path, target, columns=4)
+    found, before = target.timm_state_dict(), make(2).timm_state_dict()
+    for name, value in narrow.timm_state_dict().items():
+        if name.startswith("fc."):
+            assert torch.equal(found[name], torch.cat([value, before[name][4:]]))
+        else:
+            assert torch.equal(found[name], value)
+    with pytest.raises(InputError, match="has 4 columns, the partition has 5"):
+        load_checkpoint(path, target, columns=5)
+
+
 def test_head_of_another_width_is_named(target, tmp_path):
     path = tmp_path / "source.pth"
     torch.save(released(make(1, num_classes=9)), path)
     message = (
-        f"the head in {path} has 9 columns, the partition has 6: set data.num_classes=9, or choose a "
-        "checkpoint with 6"
+        f"the head in {path} has 9 columns, the partition has 6: set data.num_classes=9, choose a checkpoint "
+        "with 6, or name the file's columns in data.columns=names.txt+, which adds those that the data have "
+        "besides"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         load_checkpoint(path, target, strict=False)

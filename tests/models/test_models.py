@@ -218,3 +218,18 @@ def test_failed_write_leaves_the_old_file(classifier, tmp_path):
         save_weights(path, {"a": torch.zeros(1)}, {"note": json})  # type: ignore[dict-item]
     assert load_file(path)["a"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_wider_head_keeps_its_columns(classifier, bias):
+    if not bias:
+        classifier.head.register_parameter("bias", None)
+    images = torch.rand(3, 1, 32, 32)
+    before, weight = classifier(images), classifier.head.weight.clone()
+    classifier.widen(9)
+    after = classifier(images)
+    assert torch.equal(classifier.head.weight[:6], weight)
+    torch.testing.assert_close(after[:, :6], before)
+    assert not after[:, 6:].any()
+    assert (classifier.head.bias is not None) == bias
+    assert classifier.head.weight.requires_grad

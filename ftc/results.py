@@ -87,7 +87,7 @@ class StageRecord(BaseModel):
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Fractions by name (docs/definitions.md, "Metrics"); None where a number does not apply."""
+        """Numbers by name, see docs/definitions.md; None where one does not apply."""
         return self.__pydantic_extra__
 
     @model_serializer(mode="wrap")

@@ -21,7 +21,7 @@ from ftc.evaluation.summary import (
     evaluate,
     fine_tuned_record,
 )
-from ftc.functional import reduce_logits
+from ftc.functional import logit_sums, reduce_logits
 from ftc.functional.gamma import non_target_gap
 from ftc.functional.inputs import SEEN, as_logits, label_groups
 from ftc.functional.statistics import keep_seen
@@ -132,7 +132,8 @@ def _evaluation(
     for rows in torch.arange(len(target)).split(ROWS):
         scale.update(saved.logits[rows], target[rows])
     gap = non_target_gap(as_logits(saved.logits, partition), outcomes.target, partition)
-    evaluated = Evaluated(outcomes, gap, scale.compute(), origin="eval labels")
+    sums = logit_sums(saved.logits, outcomes.target, partition)
+    evaluated = Evaluated(outcomes, gap, scale.compute(), sums, origin="eval labels")
     return evaluate(evaluated, calibrators, available, partition, measures)
 
 

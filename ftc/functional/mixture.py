@@ -108,7 +108,8 @@ def absent_posterior(
     label = torch.cat([inputs.new_zeros(len(known) + len(latent)), inputs.new_ones(len(latent))])
     penalty = ridge * torch.diag(inputs.new_tensor([1e-9, 1.0, 1.0]))
     weights = inputs.new_zeros(3)
-    posterior = torch.sigmoid(-pool[0] / 2)
+    # However far apart logits are, no image is beyond doubt before the first step.
+    posterior = torch.sigmoid(-pool[0] / 2).clamp(1e-12, 1 - 1e-12)
     prior = float(posterior.mean()) if share is None else share
     for _ in range(steps):
         before = posterior

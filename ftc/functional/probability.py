@@ -77,12 +77,12 @@ class ReliabilityBins:
     Attributes:
         confidence: mean confidence of each bin, float64 (bins,), ascending.
         accuracy: share of hits in each bin, float64 (bins,).
-        count: samples in each bin, the same in all, and not always whole: N / bins.
+        num_samples: N, of which each bin has the same share, N / bins.
     """
 
     confidence: Tensor
     accuracy: Tensor
-    count: float
+    num_samples: int
 
     @property
     def ece(self) -> float:
@@ -197,7 +197,7 @@ def reliability(confidence: Tensor, hit: Tensor, bins: int = BINS) -> Reliabilit
     0.1
     """
     means = equal_mass_means(confidence.double()[None], hit.double()[None], bins)
-    return ReliabilityBins(means[0][0], means[1][0], len(confidence) / bins)
+    return ReliabilityBins(means[0][0], means[1][0], len(confidence))
 
 
 def equal_mass_means(score: Tensor, outcome: Tensor, bins: int = BINS) -> tuple[Tensor, Tensor]:

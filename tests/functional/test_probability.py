@@ -127,7 +127,7 @@ def test_few_samples_are_a_bin_each():
     confidence, hit = torch.tensor([0.9, 0.6, 0.7]), torch.tensor([True, True, False])
     found = reliability(confidence, hit)
     assert found.ece == pytest.approx((0.1 + 0.4 + 0.7) / 3)
-    assert found.count == pytest.approx(0.2)
+    assert found.num_samples == 3
 
 
 @given(SEEDS, st.floats(-5, 5), TEMPERATURES)

@@ -106,8 +106,7 @@ def _increasing_root(function: Callable[[float], tuple[float, float]], tolerance
         value, slope = function(at)
         low, high = (low, at) if value > 0 else (at, high)
         step = at - value / slope if slope > 0 else math.nan
-        following = step if low < step < high else math.sqrt(low * high)
-        if abs(following - at) <= tolerance * at:
-            return following
-        at = following
+        if abs(step - at) <= tolerance * at or high <= low * (1 + tolerance):
+            return at
+        at = step if low < step < high else math.sqrt(low * high)
     return at

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +31,9 @@ from ftc.functional import (
     average_logit_gap,
     class_means,
     cosine_logits,
-    fit_temperature,
     partition_accuracy,
     seen_absent_curve,
 )
-from ftc.functional.statistics import keep_seen
 from ftc.results import RunRecord
 from tests.commands import run_fresh, run_train
 from tests.conftest import readme_blocks
@@ -396,32 +393,3 @@ def test_classes_one_by_one_are_in_results_a_table_and_on_demand_in_print(finish
     assert "Classes that interpolated changes most" in shown.stdout
     confusion = found.confusions["interpolated"][0]
     assert f"│ {confusion.label}     │ {confusion.predicted}         │" in shown.stdout
-
-
-def test_probabilities_are_in_results_a_figure_and_on_demand_in_print(finished, home, predictions):
-    result, run = finished
-    assert "Probabilities, calibrated" not in result.stdout
-    record = RunRecord.read(run)
-    found, stages = record.probabilities, dict(record.rows())
-    assert set(found) == set(stages)
-    for name, stage in stages.items():
-        measured = found[name].metrics
-        for key in ("nll_all", "brier_seen", "ece_absent", "confidence_absent"):
-            assert stage.metrics[key] == pytest.approx(measured[key], rel=1e-4), (name, key)
-        kinds = {"held_out"} if name == "source" else {"held_out", "pool"}
-        assert set(found[name].temperatures) == kinds
-        scaled = found[name].temperatures["held_out"]
-        assert scaled.metrics["confidence_all"] != measured["confidence_all"]
-    # The source model's temperature, from its own logits of held-out seen images.
-    partition, val = record.partition.partition(), "source/val"
-    of_v = keep_seen(predictions[f"{val}/logits"], predictions[f"{val}/target"], partition)
-    expected = fit_temperature(*of_v, partition)
-    assert found["source"].temperatures["held_out"].temperature == pytest.approx(expected)
-    assert found["interpolated"].metrics["nll_all"] != found["symmetric"].metrics["nll_all"]
-    assert (run / "figures" / "reliability.png").is_file()
-    shown = run_train(home, "calibration.probabilities=true")
-    assert shown.returncode == 0, shown.stderr
-    assert "Finished before" in shown.stdout
-    assert "Probabilities, calibrated on labelled seen target images" in shown.stdout
-    temperature = f"{found['interpolated'].temperatures['held_out'].temperature:.2f}"
-    assert re.search(rf"T on V +│ {temperature} │", shown.stdout)

@@ -87,7 +87,7 @@ class StageRecord(BaseModel):
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Fractions by name (docs/definitions.md, "Metrics"); None where a number does not apply."""
+        """Numbers by name, see docs/definitions.md; None where one does not apply."""
         return self.__pydantic_extra__
 
     @model_serializer(mode="wrap")
@@ -165,6 +165,64 @@ class PerClass(BaseModel):
     confusions: dict[str, list[Confusion]]
 
 
+class Reliability(BaseModel):
+    """A reliability diagram: top-label confidences against accuracies, in bins of equal mass.
+
+    Attributes:
+        confidence: mean confidence of each bin, ascending; fractions.
+        accuracy: accuracy of each bin, a fraction.
+        num_samples: the number of samples in all bins.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    confidence: list[float]
+    accuracy: list[float]
+    num_samples: int
+
+    @property
+    def mean_accuracy(self) -> float:
+        """The accuracy on all samples, since bins have equal mass."""
+        return sum(self.accuracy) / len(self.accuracy)
+
+
+class Measured(BaseModel):
+    """How good the probabilities softmax((z + γ·1_U) / T) of a model are on the test split.
+
+    Attributes:
+        metrics: numbers by name (docs/definitions.md, "Probabilities"); None where one does not apply.
+        reliability: reliability diagrams of ``all``, ``seen`` and ``absent`` samples, where there are any.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metrics: dict[str, float | None]
+    reliability: dict[str, Reliability]
+
+
+class Scaled(Measured):
+    """The same at a temperature T.
+
+    Attributes:
+        temperature: T, which divides all logits, γ included.
+        uses: the data that T was fitted on, in words.
+    """
+
+    temperature: float
+    uses: tuple[str, ...]
+
+
+class Probabilities(Measured):
+    """The probabilities of a stage, at T = 1 and at fitted temperatures.
+
+    Attributes:
+        temperatures: ``held_out``, fitted on held-out seen samples, and ``pool``, on unlabelled images as
+            well; only those that there are data for.
+    """
+
+    temperatures: dict[str, Scaled]
+
+
 class RunRecord(BaseModel):
     """The record of a finished run.
 
@@ -189,6 +247,7 @@ class RunRecord(BaseModel):
         checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
             for a run that trained them.
         per_class: results class by class; None in older records.
+        probabilities: how good probabilities are, by stage, see `rows`; None in older records.
         selection: numbers that hyper-parameters may be chosen by, those of `OBJECTIVES` that apply.
         stages: results of the stages.
     """
@@ -211,6 +270,7 @@ class RunRecord(BaseModel):
     feature_drift: dict[str, float | None] = Field(default_factory=dict)
     checkpoint: str | None = None
     per_class: PerClass | None = None
+    probabilities: dict[str, Probabilities] | None = None
     selection: dict[str, float | None] = Field(default_factory=dict)
     stages: StageRecords
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from torch import Tensor
+
 from ftc.calibrators.base import Calibration, Calibrator
 from ftc.calibrators.evidence import SeenEvidence, UnlabelledEvidence
 from ftc.errors import InputError
@@ -138,20 +140,9 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
 
     def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
         seen = _held_out(evidence)
-        if evidence.source is None or seen.source is None:
-            raise InputError(
-                "needs the source model's logits on pool and held-out samples (in files: source_logits); "
-                "give them, or leave the calibrator out"
-            )
         pool = evidence.fine_tuned
-        posterior, share = absent_posterior(
-            (seen.source.margin, seen.fine_tuned.margin), (evidence.source.margin, pool.margin), self.prior
-        )
-        agree = (pool.top_absent == evidence.source.top_absent).double()
-        hits = (
-            float(seen.fine_tuned.hit.double().mean()),
-            float((posterior * agree).sum() / posterior.sum()),
-        )
+        posterior, share, absent_hit = beliefs(evidence, self.prior)
+        hits = (float(seen.fine_tuned.hit.double().mean()), absent_hit)
         deployed = evidence.class_share if self.deployed is None else self.deployed
         gamma, accuracy = expected_best_gamma(
             seen.fine_tuned.margin,
@@ -162,6 +153,33 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
         )
         details = {"absent_share": share, "expected_acc_all": accuracy}
         return Calibration(gamma, (evidence.origin, seen.origin, "source model"), self.lane, details)
+
+
+def beliefs(evidence: UnlabelledEvidence, prior: float | None = None) -> tuple[Tensor, float, float]:
+    """What a pool tells of its absent-class images, whose labels nobody knows.
+
+    Args:
+        evidence: the pool, and V, under both models.
+        prior: share of absent-class images in the pool where it is known; None estimates it.
+
+    Returns:
+        The probability of each image to be of an absent class, float64 (N,); their share of the pool; and how
+        often the right absent class leads U, taken to be as often as both models agree on the leading one.
+
+    Raises:
+        InputError: no held-out samples, no logits of the source model, or margins that do not vary.
+    """
+    seen, pool = _held_out(evidence), evidence.fine_tuned
+    if evidence.source is None or seen.source is None:
+        raise InputError(
+            "needs the source model's logits on pool and held-out samples (in files: source_logits); "
+            "give them, or leave the calibrator out"
+        )
+    posterior, share = absent_posterior(
+        (seen.source.margin, seen.fine_tuned.margin), (evidence.source.margin, pool.margin), prior
+    )
+    agree = (pool.top_absent == evidence.source.top_absent).double()
+    return posterior, share, float((posterior * agree).sum() / posterior.sum())
 
 
 def _held_out(evidence: UnlabelledEvidence) -> SeenEvidence:

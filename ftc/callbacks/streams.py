@@ -21,6 +21,7 @@ from ftc.metrics import (
     NearestClassMean,
     OutcomeStream,
     PoolStream,
+    ProbabilityStream,
     SeenStream,
 )
 from ftc.partition import ClassPartition
@@ -94,6 +95,7 @@ class RoleStreams:
             "ncm": OutcomeStream(partition, self.top_k),
             "scale": LogitScale(partition),
             "gap": EvaluatedGapStream(partition),
+            "probabilities": ProbabilityStream(partition),
         }
         if stage == "val":
             self._means = None
@@ -145,7 +147,7 @@ class RoleStreams:
                 self._collect_means(features, target)
 
     def _collect_evaluated(self, logits: Tensor, target: Tensor, features: Tensor | None) -> None:
-        for name in ("outcomes", "scale", "gap", "held_out"):
+        for name in ("outcomes", "scale", "gap", "probabilities", "held_out"):
             if name in self._metrics:
                 self._metrics[name].update(logits, target)
         if self.pool_from_val and "pool" in self._metrics:
@@ -175,6 +177,7 @@ class RoleStreams:
             outcomes=metrics["outcomes"].compute().cpu(),
             gap=metrics["gap"].compute().cpu(),
             scale=metrics["scale"].compute(),
+            sums=metrics["probabilities"].compute().cpu(),
             ncm=metrics["ncm"].compute().cpu() if self._means is not None else None,
             head=head,
             origin=f"{labels} labels",

@@ -65,7 +65,7 @@ def _groups(command: str) -> Path | None:
     Without groups any key may be called as a group is, such as ``model``.
     """
     content = OmegaConf.load(conf_dir() / f"{command}.yaml")
-    parts = [next(iter(d)) if isinstance(d, DictConfig) else d for d in content.defaults]
+    parts = [str(next(iter(d)) if isinstance(d, DictConfig) else d) for d in content.defaults]
     if any(part != "_self_" and not part.startswith("override hydra/") for part in parts):
         return conf_dir()
     ConfigStore.instance().store(command, content)

@@ -32,6 +32,7 @@ class CalibratorsConfig(Node):
     top_k: list[Count]
     average: Literal["sample", "class"]
     per_class: Natural
+    probabilities: bool
     bootstrap: BootstrapConfig
     calibrators: dict[str, Target]
 

@@ -29,6 +29,8 @@ _NOT_COMPUTED = (
     *("run_dir", "group", "output_dir", "cache_dir", "logger"),
     *("overwrite", "resume", "checkpoint_minutes", "objective", "allow_targets"),
 )
+# Those of the group ``calibration``: what is printed of a record that has everything.
+_PRINTED = ("per_class", "probabilities")
 
 
 class JobConfig(Node, ABC):
@@ -166,7 +168,8 @@ class TrainConfig(JobConfig):
         content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
         for key in ("num_workers", "label"):
             content["data"].pop(key)
-        content["calibration"].pop("per_class")
+        for key in _PRINTED:
+            content["calibration"].pop(key)
         content["partition"] = self.partition.identity()
         content["model"] = self.model.identity()
         content["source"]["checkpoint"] = file_digest(self.source.checkpoint)
@@ -224,7 +227,8 @@ class CalibrateConfig(JobConfig):
     def run_name(self) -> str:
         """The name of the run folder: ``name``, and a digest of the configuration and the files' content."""
         content = {k: v for k, v in self.model_dump().items() if k not in _NOT_COMPUTED}
-        content["calibration"].pop("per_class")
+        for key in _PRINTED:
+            content["calibration"].pop(key)
         for key, path in self.files().items():
             parts = sorted(path.iterdir()) if path.is_dir() else [path]
             content[key] = [file_digest(str(part)) for part in parts if part.is_file()]

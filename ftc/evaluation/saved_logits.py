@@ -13,6 +13,7 @@ from ftc.calibrators.base import SeenData
 from ftc.errors import InputError
 from ftc.evaluation.logit_files import SavedLogits, under_key
 from ftc.evaluation.per_class import per_class
+from ftc.evaluation.probabilities import probabilities
 from ftc.evaluation.summary import (
     Evaluated,
     Evaluation,
@@ -21,13 +22,13 @@ from ftc.evaluation.summary import (
     evaluate,
     fine_tuned_record,
 )
-from ftc.functional import reduce_logits
+from ftc.functional import logit_sums, reduce_logits
 from ftc.functional.gamma import non_target_gap
 from ftc.functional.inputs import SEEN, as_logits, label_groups
 from ftc.functional.statistics import keep_seen
 from ftc.metrics import LogitScale
 from ftc.partition import ClassPartition
-from ftc.results import RunRecord, StageRecords, versions
+from ftc.results import Probabilities, RunRecord, StageRecord, StageRecords, versions
 
 # Samples whose scales are computed at a time.
 ROWS = 8192
@@ -81,12 +82,33 @@ def calibrate_logits(
             [str(column) for column in range(partition.num_classes)],
             calibrated,
         ),
+        probabilities=_probabilities(files, partition, calibrated),
         stages=StageRecords(
             source=source,
             fine_tuned=fine_tuned_record(evaluation, ("given",)),
             calibrated=calibrated,
         ),
     )
+
+
+def _probabilities(
+    files: Mapping[str, SavedLogits], partition: ClassPartition, calibrated: Mapping[str, StageRecord]
+) -> dict[str, Probabilities]:
+    # The pool is the one that calibrators have, see `_available`.
+    key = "pool" if "pool" in files else "eval"
+    splits = {"test": files["eval"], "pool": files[key]}
+    if "held_out" in files:
+        splits["val"] = files["held_out"]
+    logits = {"fine_tuned": {split: saved.logits for split, saved in splits.items()}}
+    if files["eval"].source_logits is not None:
+        logits["source"] = {
+            split: saved.source_logits for split, saved in splits.items() if saved.source_logits is not None
+        }
+    labels = {"test": _labels("eval", files["eval"])}
+    if "held_out" in files:
+        labels["val"] = _labels("held_out", files["held_out"])
+    origins = ("seen held out", f"unlabelled {key}")
+    return probabilities(logits, labels, partition, calibrated, origins=origins)
 
 
 def count_not_seen(saved: SavedLogits, partition: ClassPartition) -> int:
@@ -132,7 +154,8 @@ def _evaluation(
     for rows in torch.arange(len(target)).split(ROWS):
         scale.update(saved.logits[rows], target[rows])
     gap = non_target_gap(as_logits(saved.logits, partition), outcomes.target, partition)
-    evaluated = Evaluated(outcomes, gap, scale.compute(), origin="eval labels")
+    sums = logit_sums(saved.logits, outcomes.target, partition)
+    evaluated = Evaluated(outcomes, gap, scale.compute(), sums, origin="eval labels")
     return evaluate(evaluated, calibrators, available, partition, measures)
 
 

@@ -19,7 +19,15 @@ from ftc.calibrators import (
     fit_all,
     reported_name,
 )
-from ftc.functional import Outcomes, SeenAbsentCurve, accuracies, bootstrap_accuracies, curve_of_outcomes
+from ftc.functional import (
+    LogitSums,
+    Outcomes,
+    SeenAbsentCurve,
+    accuracies,
+    bootstrap_accuracies,
+    curve_of_outcomes,
+    probability_metrics,
+)
 from ftc.functional.accuracy import Average
 from ftc.functional.bootstrap import Interval, check_bootstrap
 from ftc.metrics.scale import ScaleSummary
@@ -55,7 +63,7 @@ class CalibratedAccuracies:
     Attributes:
         title: the calibrator's name in print.
         calibration: γ with its provenance.
-        metrics: fractions by name (docs/definitions.md, "Metrics").
+        metrics: numbers by name (docs/definitions.md, "Metrics" and "Probabilities").
         intervals: bootstrap intervals of metrics and of ``gamma``, (low, high); empty unless asked for.
     """
 
@@ -71,8 +79,8 @@ class Evaluation:
 
     Attributes:
         epoch: epoch of the model, −1 for the source model.
-        metrics: at γ = 0, fractions by name (docs/definitions.md, "Metrics"), ``ncm_…`` among them
-            where there is a gallery.
+        metrics: at γ = 0, numbers by name (docs/definitions.md, "Metrics" and "Probabilities"), ``ncm_…``
+            among them where there is a gallery.
         calibrated: γ and accuracies by calibrator.
         curve: the exact seen–absent curve.
         scale: logit scales and histograms.
@@ -132,6 +140,7 @@ class Evaluated:
         outcomes: outcomes of all samples.
         gap: mean of z over S \\ {y} minus mean over U \\ {y}, float64 (N,).
         scale: logit scales and histograms.
+        sums: what the probabilities of all samples need beside their outcomes.
         ncm: outcomes of the nearest-class-mean classifier, None without a gallery.
         head: mean weight norm and mean bias of the head over S and over U; empty where no head was named.
         origin: whose labels these are, in words that results print.
@@ -141,6 +150,7 @@ class Evaluated:
     outcomes: Outcomes
     gap: Tensor
     scale: ScaleSummary
+    sums: LogitSums
     ncm: Outcomes | None = None
     head: Mapping[str, float] = field(default_factory=dict)
     origin: str = "test labels"
@@ -174,6 +184,14 @@ def evaluate(
         InputError: evidence that is missing or does not suffice, with the calibrator's name.
     """
     outcomes, average = evaluated.outcomes, measures.average
+
+    def metrics_at(gamma: float) -> dict[str, float]:
+        return {
+            **accuracies(outcomes, partition, gamma, average),
+            **probability_metrics(evaluated.sums, outcomes, partition, gamma),
+            **shared,
+        }
+
     curve = curve_of_outcomes(outcomes, partition, average)
     labels = OracleEvidence(evaluated.origin, outcomes, evaluated.gap, partition)
     available = replace(available, evaluated=labels)
@@ -188,13 +206,9 @@ def evaluate(
     shared = {"ausuc": curve.ausuc, **_ncm_metrics(evaluated.ncm, partition, average)}
     evaluation = Evaluation(
         epoch=evaluated.epoch,
-        metrics={**accuracies(outcomes, partition, 0.0, average), **shared},
+        metrics=metrics_at(0.0),
         calibrated={
-            name: CalibratedAccuracies(
-                titles[name],
-                calibration,
-                {**accuracies(outcomes, partition, calibration.gamma, average), **shared},
-            )
+            name: CalibratedAccuracies(titles[name], calibration, metrics_at(calibration.gamma))
             for name, calibration in calibrations.items()
         },
         curve=curve,

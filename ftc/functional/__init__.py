@@ -8,11 +8,21 @@ from ftc.functional.features import class_means, cosine_logits, feature_change, 
 from ftc.functional.gamma import average_logit_gap, logit_gap, matching_quantile
 from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.functional.per_class import class_accuracies, confusion_changes, predicted_columns
+from ftc.functional.probability import (
+    LogitSums,
+    classwise_ece,
+    logit_sums,
+    probability_metrics,
+    reliability,
+    reliability_by_group,
+)
 from ftc.functional.scale import logit_scale
 from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
+from ftc.functional.temperature import fit_temperature, matching_temperature
 from ftc.functional.weights import interpolate_weights
 
 __all__ = [
+    "LogitSums",
     "Outcomes",
     "PoolStatistics",
     "SeenAbsentCurve",
@@ -22,20 +32,27 @@ __all__ = [
     "bootstrap_accuracies",
     "class_accuracies",
     "class_means",
+    "classwise_ece",
     "confusion_changes",
     "cosine_logits",
     "curve_of_outcomes",
     "feature_change",
+    "fit_temperature",
     "imprinted_columns",
     "interpolate_weights",
     "logit_gap",
     "logit_scale",
+    "logit_sums",
     "matching_quantile",
+    "matching_temperature",
     "near_copies",
     "partition_accuracy",
     "pool_statistics",
     "predicted_columns",
+    "probability_metrics",
     "reduce_logits",
+    "reliability",
+    "reliability_by_group",
     "seen_absent_curve",
     "seen_statistics",
 ]

@@ -108,7 +108,8 @@ def absent_posterior(
     label = torch.cat([inputs.new_zeros(len(known) + len(latent)), inputs.new_ones(len(latent))])
     penalty = ridge * torch.diag(inputs.new_tensor([1e-9, 1.0, 1.0]))
     weights = inputs.new_zeros(3)
-    posterior = torch.sigmoid(-pool[0] / 2)
+    # However far apart logits are, no image is beyond doubt before the first step.
+    posterior = torch.sigmoid(-pool[0] / 2).clamp(1e-12, 1 - 1e-12)
     prior = float(posterior.mean()) if share is None else share
     for _ in range(steps):
         before = posterior
@@ -180,3 +181,21 @@ def expected_best_gamma(
         accuracy.append((1 - share) * hits[0] * float(kept) + share * hits[1] * float(gained))
     best = max(range(points), key=accuracy.__getitem__)
     return float(gamma[best]), accuracy[best]
+
+
+def expected_accuracy(
+    seen: tuple[Tensor, Tensor], pool_margin: Tensor, posterior: Tensor, absent_hit: float, gamma: float
+) -> float:
+    """The Acc_{Y/Y} to expect of the model at γ on a pool: that of V for its seen part, a guess for the rest.
+
+    Args:
+        seen: margins, float64 (M,), and argmax_F z = y, bool (M,), of held-out seen samples.
+        pool_margin: margins of the pool, float64 (N,).
+        posterior: probability that a pool image is of an absent class, (N,).
+        absent_hit: how often the right class leads its group for absent samples, a fraction.
+        gamma: γ in logits.
+    """
+    margin, hit = seen
+    kept = float((hit & (margin >= gamma)).double().mean())
+    gained = float((posterior * (pool_margin < gamma)).mean()) * absent_hit
+    return (1 - float(posterior.mean())) * kept + gained

@@ -79,7 +79,7 @@ def routes(logits: Any, partition: ClassPartition) -> tuple[Tensor, Tensor]:
     work, totals = _workspace(z), z.new_empty(len(z))
     margin = z.new_empty(len(z), dtype=torch.float64)
     top_absent = z.new_empty(len(z), dtype=torch.int64)
-    for rows in _blocks(z):
+    for rows in blocks(z):
         torch.sum(z[rows], 1, out=totals[rows])
         fixed = _masked(z[rows], partition, "fixed", work).amax(1).double()
         absent, top_absent[rows] = _masked(z[rows], partition, "absent", work).max(1)
@@ -115,7 +115,7 @@ def reduce_logits(
         top_k=ks,
     )
     reduce_block = _reduce_top_1 if ks == (1,) else _reduce_top_k
-    for rows in _blocks(z):
+    for rows in blocks(z):
         torch.sum(z[rows], 1, out=totals[rows])
         margin, threshold, within = reduce_block(z[rows], y[rows], is_absent[rows], partition, ks, work)
         outcomes.margin[rows] = margin
@@ -212,7 +212,8 @@ def _jth(descending: Tensor, j: Tensor) -> Tensor:
     return torch.where(j < 1, torch.inf, value)
 
 
-def _blocks(z: Tensor) -> Iterator[slice]:
+def blocks(z: Tensor) -> Iterator[slice]:
+    """Yield the rows of logits (N, C) that are worked on at a time."""
     size = max(1, BLOCK // z.shape[1])
     for start in range(0, len(z), size):
         yield slice(start, min(start + size, len(z)))

@@ -5,6 +5,7 @@ from ftc.metrics.evidence import EvaluatedGapStream, PoolStream, SeenStream
 from ftc.metrics.features import FeatureDrift, NearestClassMean
 from ftc.metrics.head import head_statistics
 from ftc.metrics.outcomes import OutcomeStream, PartitionAccuracy, SeenAbsentCurve
+from ftc.metrics.probability import ProbabilityStream
 from ftc.metrics.scale import LogitScale
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "OutcomeStream",
     "PartitionAccuracy",
     "PoolStream",
+    "ProbabilityStream",
     "SeenAbsentCurve",
     "SeenStream",
     "head_statistics",

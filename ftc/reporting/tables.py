@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, readable, stage_title
-from ftc.results import LANES, Lane, RunRecord, StageRecord
+from ftc.results import LANES, Lane, Measured, RunRecord, StageRecord
 
 MIN_WIDTH = 120
 
@@ -34,7 +34,12 @@ def console(quiet: bool = False) -> Console:
 
 
 def print_record(
-    out: Console, record: RunRecord, folder: Path, finished_before: bool, per_class: int = 0
+    out: Console,
+    record: RunRecord,
+    folder: Path,
+    finished_before: bool,
+    per_class: int = 0,
+    probabilities: bool = False,
 ) -> None:
     """Print the end of a job: its tables, its times, the model to deploy, and its folder.
 
@@ -44,8 +49,10 @@ def print_record(
         folder: its folder.
         finished_before: whether nothing was computed.
         per_class: how many classes to print one by one.
+        probabilities: whether to print how good probabilities are.
     """
-    for table in (*results_tables(record), *per_class_tables(record, per_class)):
+    of_probabilities = probability_tables(record) if probabilities else ()
+    for table in (*results_tables(record), *of_probabilities, *per_class_tables(record, per_class)):
         out.print(table, soft_wrap=False)
     if record.own_domain is not None:
         out.print(str(record.own_domain))
@@ -78,13 +85,70 @@ def results_tables(record: RunRecord) -> Iterator[Table]:
     logits. Where the record has intervals, a table of them follows each table.
     """
     models = {} if record.stages.source is None else {"source": record.stages.source}
-    models["fine_tuned" if record.checkpoint is None else "checkpoint"] = record.stages.fine_tuned
+    models[_evaluated(record)] = record.stages.fine_tuned
     lanes = [lane for lane in LANES if lane != "oracle" and record.lane(lane)]
     for lane in lanes or ["seen_only"]:
         rows = {**models, **record.lane(lane), **record.lane("oracle")}
         yield _table(record, lane, rows)
         if any(stage.intervals for stage in rows.values()):
             yield _intervals(rows)
+
+
+# Temperatures by key, as labels name them.
+_FITTED_ON = {"held_out": "T on V", "pool": "T on pool"}
+_PROBABILITY_COLUMNS = {
+    "nll_all": "NLL\nY",
+    "nll_seen": "NLL\nS",
+    "nll_absent": "NLL\nU",
+    "brier_all": "Brier\nY",
+    "ece_all": "ECE\nY",
+    "ece_seen": "ECE\nS",
+    "ece_absent": "ECE\nU",
+    "classwise_ece_all": "ECE by\nclass",
+}
+_BESIDE_ACCURACY = ("conf.\nS", "acc.\nS", "conf.\nU", "acc.\nU")
+
+
+def probability_tables(record: RunRecord) -> Iterator[Table]:
+    """Yield a table a lane of how good probabilities are, at T = 1 and at fitted temperatures.
+
+    A temperature that was fitted on unlabelled images is in the table of their lane alone.
+    """
+    found, stages = record.probabilities, dict(record.rows())
+    if found is None:
+        return
+    models = [name for name in ("source", "fine_tuned") if name in found]
+    labels = {name: _label(name, stage) for name, stage in stages.items()}
+    labels["fine_tuned"] = _label(_evaluated(record), stages["fine_tuned"])
+    for lane in [lane for lane in LANES if lane != "oracle" and record.lane(lane)]:
+        table = Table(
+            title=f"Probabilities, {LANES[lane]}",
+            caption="NLL in nats, Brier from 0 to 2, the rest in percent: ECE, and mean confidence beside "
+            "accuracy; of all (Y), seen (S) and absent (U) test images. T: temperature, fitted on held-out "
+            "seen images (V), or on unlabelled ones as well (pool).",
+        )
+        table.add_column("")
+        for heading in ("T", *_PROBABILITY_COLUMNS.values(), *_BESIDE_ACCURACY):
+            table.add_column(heading, justify="right")
+        for name in (*models, *record.lane(lane), *record.lane("oracle")):
+            style = "dim" if stages[name].lane == "oracle" else None
+            table.add_row(labels[name], "1", *_probability_cells(found[name]), style=style)
+            for key, scaled in found[name].temperatures.items():
+                if key == "held_out" or lane == "unlabelled":
+                    cells = (f"{scaled.temperature:.2f}", *_probability_cells(scaled))
+                    table.add_row(f"   {_FITTED_ON[key]}", *cells, style=style)
+        yield table
+
+
+def _probability_cells(found: Measured) -> Iterator[str]:
+    for name in _PROBABILITY_COLUMNS:
+        value = found.metrics[name]
+        in_percent = "ece" in name
+        yield _percent(value) if in_percent or value is None else f"{value:.2f}"
+    for group in ("seen", "absent"):
+        yield _percent(found.metrics[f"confidence_{group}"])
+        bins = found.reliability.get(group)
+        yield _percent(None if bins is None else bins.mean_accuracy)
 
 
 def per_class_tables(record: RunRecord, most: int) -> Iterator[Table]:
@@ -223,6 +287,11 @@ def _label(key: str, stage: StageRecord, deployed: str | None = None) -> str:
     title = stage_title(key, stage)
     label = f"+ {title}" if stage.lane else title
     return f"{label} *" if key == deployed else label
+
+
+def _evaluated(record: RunRecord) -> str:
+    """The key that the model at γ = 0 is printed by."""
+    return "fine_tuned" if record.checkpoint is None else "checkpoint"
 
 
 def _percent(value: float | None) -> str:

@@ -16,13 +16,14 @@ from ftc.calibrators import Calibrator, Observed
 from ftc.callbacks import CalibrationCallback, PredictionRecorder
 from ftc.config.commands import EvaluateConfig
 from ftc.evaluation.per_class import per_class
+from ftc.evaluation.probabilities import probabilities
 from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_record
 from ftc.export.bundle import write_bundle
 from ftc.files import file_digest
 from ftc.models import copied, description
 from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord, StageRecords, versions
-from ftc.runs.folder import Predictions, RunFolder, do_once
+from ftc.runs.folder import Predictions, RunFolder, by_split, do_once
 from ftc.runs.parts import (
     Parts,
     build_parts,
@@ -66,16 +67,17 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             parts = build_parts(source, partition, calibrators, trained=False)
             if leads():
                 held.enter_context(folder.claimed(config.overwrite))
-        before, observed = None, Observed()
+        before, observed, logits = None, Observed(), {}
         if has_source:
             weights = weights or source.run(stages)
             weights = source.with_new_columns(weights, parts.data, parts.new)
             with stages.timed("source_evaluation"):
-                callback, before, _ = _evaluation(parts, {}, None)
-            observed = callback.source
+                callback, before, predictions = _evaluation(parts, {}, None)
+            observed, logits["source"] = callback.source, by_split(predictions, "logits")
         load_named(Path(config.checkpoint), parts.classifier, parts.images, config.source.strict, out)
         with stages.timed("evaluation"):
-            _, after, predictions = _evaluation(parts, calibrators, observed)
+            callback, after, predictions = _evaluation(parts, calibrators, observed)
+        logits["fine_tuned"] = by_split(predictions, "logits")
         # The default may be one of those that are left out.
         usual = config.calibration.deployed
         estimators = [name for name, calibrator in calibrators.items() if calibrator.lane != "oracle"]
@@ -97,6 +99,14 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             checkpoint=file_digest(config.checkpoint),
             per_class=per_class(
                 test["logits"], test["target"], partition, parts.images.class_names, calibrated
+            ),
+            probabilities=probabilities(
+                logits,
+                by_split(predictions, "target"),
+                partition,
+                calibrated,
+                callback.streams.pool_from_val,
+                ("seen val", callback.streams.pool_origin),
             ),
             stages=StageRecords(
                 source=None

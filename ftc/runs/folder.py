@@ -36,6 +36,11 @@ PARTITION_FILE = "partition.json"
 Predictions = dict[str, dict[str, Tensor]]
 
 
+def by_split(predictions: Predictions, field: str) -> dict[str, Tensor]:
+    """One field of the predictions of every split."""
+    return {split: fields[field] for split, fields in predictions.items()}
+
+
 def do_once(config: JobConfig, work: Callable[[], RunRecord], out: Console) -> dict[str, Any]:
     """Do a job unless its folder holds its results already, and print them.
 
@@ -57,7 +62,14 @@ def do_once(config: JobConfig, work: Callable[[], RunRecord], out: Console) -> d
     if finished:
         RunFolder(config.folder).clean()
         record = RunRecord.read(config.folder)
-    print_record(out, record, config.folder, finished, config.calibration.per_class)
+    print_record(
+        out,
+        record,
+        config.folder,
+        finished,
+        per_class=config.calibration.per_class,
+        probabilities=config.calibration.probabilities,
+    )
     return record.scalars()
 
 

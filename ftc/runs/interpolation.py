@@ -14,12 +14,15 @@ from ftc.assembly.components import build_callback
 from ftc.callbacks import CalibrationCallback, PredictionRecorder
 from ftc.errors import InputError
 from ftc.evaluation.summary import calibrated_record
-from ftc.functional import predicted_columns, seen_statistics
+from ftc.functional import seen_statistics
 from ftc.models import copied, load_tensors, other_weights
 from ftc.runs.parts import Parts
 
 # Hits of held-out seen samples, see `WeightPath.choose`, by the path's family and α.
 Hits = dict[tuple[Hashable, float], Tensor]
+
+# Splits whose logits are kept of a model with moved weights.
+_SPLITS = ("test", "val", "pool")
 
 
 def evaluate_moved_weights(
@@ -42,8 +45,8 @@ def evaluate_moved_weights(
 
     Returns:
         ``record``, the row of the table; ``held_out``, statistics of held-out seen samples under the model
-        with moved weights, or None; ``predicted``, the columns that it predicts for the test samples at its
-        γ; plain types and tensors.
+        with moved weights, or None; ``logits``, its logits of ``test``, ``val`` and ``pool`` samples, those
+        that there are; plain types and tensors.
 
     Raises:
         InputError: α is to be chosen, and there are no held-out seen samples.
@@ -58,18 +61,17 @@ def evaluate_moved_weights(
         alpha = path.choose(_held_out_hits(parts, module, run, name, (source, fine_tuned), known))
     with other_weights(parts.classifier, path.at(source, fine_tuned, alpha)):
         callback = build_callback(parts.config, parts.data, {name: calibrator}, source=run.source)
-        parts.trainers.quiet(name, callback).validate(module, parts.data, verbose=False)
-        recorder = PredictionRecorder(())
+        recorder = PredictionRecorder(parts.data.validation_roles)
+        parts.trainers.quiet(name, callback, recorder).validate(module, parts.data, verbose=False)
         parts.trainers.quiet(name, callback, recorder).test(module, parts.data, verbose=False)
     assert callback.evaluation is not None
     record = calibrated_record(callback.evaluation.calibrated[name]).model_dump()
     record["details"] = {**record.get("details", {}), "alpha": alpha}
     held_out = callback.observed.seen.get("held_out")
-    logits = recorder.latest["test"]["logits"]
     return {
         "record": record,
         "held_out": None if held_out is None else asdict(held_out),
-        "predicted": predicted_columns(logits, parts.partition, [record["gamma"]])[0],
+        "logits": {split: kept["logits"] for split, kept in recorder.latest.items() if split in _SPLITS},
     }
 
 

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ftc.evaluation.objectives import oracle_scores, seen_only_scores
 from ftc.evaluation.per_class import per_class
+from ftc.evaluation.probabilities import probabilities
 from ftc.export.bundle import write_bundle
-from ftc.functional import SeenStatistics
+from ftc.functional import SeenStatistics, predicted_columns
 from ftc.metrics import FeatureDrift
 from ftc.models import copied, description
 from ftc.partition import ClassPartition
-from ftc.results import OwnDomain, RunRecord, StageRecord, StageRecords, nullable, versions
-from ftc.runs.folder import Predictions
+from ftc.results import OwnDomain, Probabilities, RunRecord, StageRecord, StageRecords, nullable, versions
+from ftc.runs.folder import Predictions, by_split
 from ftc.runs.processes import leads
 from ftc.runs.stages import Stages
 from ftc.runs.training import Training
@@ -67,8 +70,9 @@ def report(
                 parts.partition,
                 parts.images.class_names,
                 records.calibrated,
-                {name: result["predicted"] for name, result in moved.items()},
+                _predicted(records, moved, parts.partition),
             ),
+            probabilities=_probabilities(training, predictions, moved, records),
             selection=_selection(training, records, after["predictions"], moved),
             stages=records,
         )
@@ -123,6 +127,37 @@ def _selection(
         callback.folds.values(),
     )
     return {**nullable(scores), **oracle_scores(records.fine_tuned, records.calibrated)}
+
+
+def _predicted(
+    records: StageRecords, moved: Mapping[str, Result], partition: ClassPartition
+) -> dict[str, Tensor]:
+    """What models with moved weights predict for the test samples, each at its γ."""
+    gammas = {name: records.calibrated[name].gamma for name in moved}
+    return {
+        name: predicted_columns(result["logits"]["test"], partition, [gammas[name]])[0]
+        for name, result in moved.items()
+    }
+
+
+def _probabilities(
+    training: Training,
+    predictions: Mapping[str, Predictions],
+    moved: Mapping[str, Result],
+    records: StageRecords,
+) -> dict[str, Probabilities]:
+    streams = training.callback.streams
+    return probabilities(
+        {
+            **{name: by_split(of_model, "logits") for name, of_model in predictions.items()},
+            **{name: result["logits"] for name, result in moved.items()},
+        },
+        by_split(predictions["fine_tuned"], "target"),
+        training.parts.partition,
+        records.calibrated,
+        streams.pool_from_val,
+        ("seen val", streams.pool_origin),
+    )
 
 
 def _feature_drift(

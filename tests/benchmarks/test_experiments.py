@@ -141,6 +141,8 @@ def test_a_manifest_repeats_the_split_and_knows_its_samples(at_home, trained):
     record = evaluated(*split, checkpoint, folder="by_file")
     assert record["partition"] == trained["partition"]
     assert record["stages"]["fine_tuned"]["acc_all"] == trained["stages"]["source"]["acc_all"]
+    ours, theirs = record["probabilities"]["fine_tuned"], trained["probabilities"]["source"]
+    assert ours["metrics"] == pytest.approx(theirs["metrics"])
     other = ("data.target=Pr", checkpoint, *split)
     with pytest.raises(InputError, match=r"partition\.path=run/partition\.json: its train samples differ"):
         evaluated(*other, folder="other")

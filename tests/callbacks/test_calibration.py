@@ -25,7 +25,10 @@ from ftc.functional import (
     average_logit_gap,
     class_means,
     cosine_logits,
+    logit_sums,
     partition_accuracy,
+    probability_metrics,
+    reduce_logits,
     seen_absent_curve,
 )
 from tests.callbacks.foreign import (
@@ -89,6 +92,24 @@ def test_reported_numbers_equal_a_recomputation(finished):
         "absent": int(torch.isin(target, torch.tensor(PARTITION.absent)).sum()),
         "others": int((target == 3).sum()),
     }
+
+
+def test_probabilities_equal_a_recomputation_and_are_logged(finished):
+    callback, module, engine, data = finished
+    logits, target, _ = forward(module, data["test"])
+    sums, outcomes = logit_sums(logits, target, PARTITION), reduce_logits(logits, target, PARTITION)
+    found = callback.evaluation
+    stages = {"": (0.0, found.metrics)}
+    stages |= {f"{n}/": (r.calibration.gamma, r.metrics) for n, r in found.calibrated.items()}
+    assert "oracle/" in stages
+    for prefix, (gamma, metrics) in stages.items():
+        expected = probability_metrics(sums, outcomes, PARTITION, gamma)
+        assert {k: metrics[k] for k in expected} == pytest.approx(expected, rel=1e-5)
+        for name in ("nll_all", "brier_seen", "ece_absent", "confidence_absent"):
+            assert float(engine.callback_metrics[f"test/{prefix}{name}"]) == pytest.approx(
+                expected[name], rel=1e-5
+            )
+    assert {"nll_all", "ece_seen", "oracle/ece_absent"} <= set(callback.history[0])
 
 
 def test_history_begins_with_the_source_model(finished):

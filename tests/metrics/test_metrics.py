@@ -12,6 +12,7 @@ from ftc.functional import (
     class_means,
     feature_change,
     logit_scale,
+    logit_sums,
     partition_accuracy,
     pool_statistics,
     reduce_logits,
@@ -28,6 +29,7 @@ from ftc.metrics import (
     OutcomeStream,
     PartitionAccuracy,
     PoolStream,
+    ProbabilityStream,
     SeenAbsentCurve,
     SeenStream,
 )
@@ -76,6 +78,14 @@ def test_outcomes_in_pieces(partition):
     for name in ("margin", "threshold", "within", "target"):
         assert torch.equal(getattr(found, name), getattr(whole, name))
     assert found.target.dtype == torch.int64
+
+
+def test_probabilities_in_pieces(partition):
+    logits, target = random_logits(partition)
+    found = streamed(ProbabilityStream(partition), logits, target)
+    whole = logit_sums(logits, target, partition)
+    for name in ("sum_fixed", "sum_absent", "squares_fixed", "squares_absent", "own"):
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name), rtol=1e-6, atol=0)
 
 
 def test_seen_stream_keeps_seen_samples_only(partition):

@@ -22,6 +22,7 @@ from ftc.metrics import (
     OutcomeStream,
     PartitionAccuracy,
     PoolStream,
+    ProbabilityStream,
     SeenAbsentCurve,
     SeenStream,
 )
@@ -52,6 +53,7 @@ def computed(rank: int, world_size: int) -> dict[str, Any]:
         "binned": BinnedSeenAbsentCurve(PARTITION, 3.0, 64),
         "seen": SeenStream(PARTITION),
         "gap": EvaluatedGapStream(PARTITION),
+        "sums": ProbabilityStream(PARTITION),
     }
     ncm, drift, pool = NearestClassMean(6, 4), FeatureDrift(PARTITION), PoolStream(PARTITION)
     absent = label_groups(target, PARTITION) == ABSENT
@@ -115,7 +117,7 @@ def test_every_rank_computes_what_one_process_does(tmp_path, reference, world_si
         for name in ("some_seen", "idle_seen", "idle_outcomes"):
             assert sorted(rows_of(found[name])) == sorted(rows_of(reference[name])), name
         # Samples that were dealt in turns come back in the order of the data.
-        for name in ("outcomes", "seen", "pool"):
+        for name in ("outcomes", "seen", "pool", "sums"):
             assert rows_of(found[name]) == rows_of(reference[name]), name
         assert torch.equal(found["gap"], reference["gap"])
         assert len(found["none_seen"]["gap"]) == 0

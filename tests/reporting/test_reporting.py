@@ -13,10 +13,11 @@ from ftc import ClassPartition, InputError
 from ftc.reporting.figures import (
     accuracies_over_epochs,
     logit_scales_over_epochs,
+    reliability,
     seen_absent_curve,
     write_figures,
 )
-from ftc.reporting.tables import results_tables, sweep_table
+from ftc.reporting.tables import probability_tables, results_tables, sweep_table
 from ftc.results import RunRecord, nullable
 
 
@@ -59,6 +60,27 @@ def stage(title, gamma, used, metrics, **fields) -> dict:
     return {"title": title, "gamma": gamma, "uses": (used,), **metrics, **fields}
 
 
+def with_probabilities(content: RunRecord, absent_evaluated: bool = True) -> RunRecord:
+    """The record with probabilities of every stage, and temperatures of the calibrated ones."""
+    groups = ("all", "seen", "absent") if absent_evaluated else ("all", "seen")
+    names = [
+        f"{name}_{group}" for name in ("nll", "brier", "ece", "confidence") for group in ("seen", "absent")
+    ]
+    metrics = {name: 0.25 if name.split("_")[1] in groups else None for name in names}
+    metrics |= {f"{name}_all": 0.25 for name in ("nll", "brier", "ece", "confidence", "classwise_ece")}
+    bins = {"confidence": [0.4, 0.8], "accuracy": [0.25, 0.5], "num_samples": 40}
+    measured = {"metrics": metrics, "reliability": dict.fromkeys(groups, bins)}
+    temperatures = {
+        key: {"temperature": t, "uses": ("seen val",), **measured}
+        for key, t in (("held_out", 1.25), ("pool", 2.5))
+    }
+    found = {
+        name: {**measured, "temperatures": temperatures if stage.lane else {}}
+        for name, stage in content.rows()
+    }
+    return RunRecord(**{**content.model_dump(), "probabilities": found})
+
+
 def with_intervals(content: RunRecord) -> RunRecord:
     """The record with intervals of γ = 0 and of one calibrator."""
     bounds = {"acc_all": [0.4, 0.6], "acc_absent": [None, None]}
@@ -68,10 +90,10 @@ def with_intervals(content: RunRecord) -> RunRecord:
     return RunRecord(**{**content.model_dump(), "stages": stages})
 
 
-def printed(content: RunRecord) -> list[str]:
+def printed(content: RunRecord, tables=results_tables) -> list[str]:
     """The text of every table."""
     texts = []
-    for table in results_tables(content):
+    for table in tables(content):
         console = Console(width=160, record=True, file=io.StringIO())
         console.print(table)
         texts.append(console.export_text())
@@ -162,6 +184,39 @@ def test_an_evaluated_checkpoint_is_called_so_everywhere():
         labels = {text.get_text() for text in legend.get_texts()}
         assert f"{name}, γ = 0" in labels
         assert name in {str(cell) for table in results_tables(evaluated) for cell in table.columns[0].cells}
+
+
+def test_probabilities_survive_their_file_and_older_records_have_none(tmp_path):
+    content = with_probabilities(record())
+    content.write(tmp_path)
+    assert RunRecord.read(tmp_path) == content
+    assert record().probabilities is None
+    assert printed(record(), probability_tables) == []
+
+
+def test_tables_of_probabilities_keep_lanes_apart():
+    seen_only, unlabelled = printed(with_probabilities(record()), probability_tables)
+    assert "+ mine" in seen_only and "+ prior-matched" not in seen_only
+    assert "T on V" in seen_only and "T on pool" not in seen_only
+    assert "+ prior-matched" in unlabelled and "+ mine" not in unlabelled
+    assert "2.50" in unlabelled and "T on pool" in unlabelled
+    # Mean accuracy of the bins beside mean confidence.
+    assert "│  25.0 │ 37.5 │" in seen_only
+    checkpoint = printed(with_probabilities(record(checkpoint="a" * 64)), probability_tables)
+    assert all("checkpoint" in text and "fine-tuned" not in text for text in checkpoint)
+
+
+@pytest.mark.parametrize("absent_evaluated", [True, False])
+def test_reliability_has_a_panel_a_group(absent_evaluated):
+    content = with_probabilities(record(absent_evaluated), absent_evaluated)
+    figure = reliability(content)
+    titles = [axes.get_title().splitlines()[0] for axes in figure.axes]
+    assert titles == ["seen classes", *(["absent classes"] if absent_evaluated else []), "all classes"]
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["γ = 0", "mine, γ = 1.5", "the same, T = 1.25 fitted on V"]
+    for text in printed(content, probability_tables):
+        assert "nan" not in text
 
 
 def test_figures_are_drawn_without_absent_samples(tmp_path):

@@ -110,6 +110,10 @@ def test_record_equals_a_recomputation(home):
     assert record.stages.source.metrics["acc_all"] == pytest.approx(source["acc_all"])
     assert record.stages.calibrated["prior_matched"].uses[0] == "unlabelled eval"
     assert (home / "full" / "figures" / "seen_absent_curve.png").is_file()
+    assert (home / "full" / "figures" / "reliability.png").is_file()
+    scaled = record.probabilities["alg"].temperatures
+    assert scaled["held_out"].uses == ("seen held out",)
+    assert scaled["pool"].uses == ("unlabelled eval", "seen held out", "source model")
     content = json.loads((home / "full" / "results.json").read_text())
     assert content["seed"] is None
     assert content["deployed"] is None

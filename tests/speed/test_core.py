@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ftc import CalibrationCallback, ClassPartition
 from ftc.calibrators import AverageLogitGap, ExpectedAccuracy, SymmetricMisroute
+from ftc.evaluation.summary import Measures
 from ftc.functional import bootstrap_accuracies, reduce_logits, seen_absent_curve
-from ftc.metrics import LogitScale, OutcomeStream, PoolStream, SeenStream
+from ftc.metrics import LogitScale, OutcomeStream, PoolStream, ProbabilityStream, SeenStream
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +162,7 @@ def test_streaming_update_against_forward(resnet, report):
         "curve": OutcomeStream(partition),
         "curve and top-5": OutcomeStream(partition, top_k=(1, 5)),
         "logit scales": LogitScale(partition),
+        "probabilities": ProbabilityStream(partition),
         "calibration": SeenStream(partition),
     }
     for name, metric in metrics.items():
@@ -215,7 +217,7 @@ def test_callback_against_validation_epoch(resnet, report):
         "symmetric": SymmetricMisroute(),
         "expected_accuracy": ExpectedAccuracy(),
     }
-    callback = Timed(partition, methods, loaders=("calibration", "val"), top_k=(1, 5))
+    callback = Timed(partition, methods, loaders=("calibration", "val"), measures=Measures((1, 5)))
     trainer = Trainer(
         callbacks=[callback], logger=False, enable_progress_bar=False, accelerator="cpu", barebones=False
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ftc.config.node import BatchSize, Natural, Node
+from ftc.config.node import BatchSize, Natural, Node, Positive
 from ftc.errors import InputError
 from ftc.results import FILE_NAME
 
@@ -17,12 +17,29 @@ TABLES = (".csv", ".jsonl", ".parquet")
 FormatName = Literal["timm", "onnx", "onnx_int8", "torch_export"]
 
 
+class PriorConfig(Node):
+    """The expected share of absent-class images; None for that of the classes, |U| / (|S| + |U|)."""
+
+    absent: Annotated[float, Field(gt=0, lt=1)] | None
+
+
+class CostsConfig(Node):
+    """The costs of an error on an image of a seen class and of an absent one."""
+
+    seen: Positive
+    absent: Positive
+
+
 class DeployConfig(Node):
     """The configuration of ``python -m ftc.deploy``."""
 
     run: str
     to: str
     calibrator: str | None
+    prior: PriorConfig
+    costs: CostsConfig
+    min_acc_seen: Annotated[float, Field(gt=0, lt=1)] | None
+    temperature: Literal["none", "held_out", "pool"] | Positive
     formats: Annotated[list[FormatName], Field(min_length=1)]
     input: Literal["uint8", "float32"]
     license: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,60}$")]
@@ -36,6 +53,16 @@ class DeployConfig(Node):
         if len(set(value)) != len(value):
             raise ValueError("name each format once")
         return value
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> DeployConfig:
+        if self.min_acc_seen is not None and (
+            self.prior.absent is not None or self.costs.seen != self.costs.absent
+        ):
+            raise InputError(
+                f"min_acc_seen={self.min_acc_seen:g}: decides γ alone; leave out prior and costs, or it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _places(self) -> DeployConfig:

@@ -35,6 +35,7 @@ def probabilities(
     calibrated: Mapping[str, StageRecord],
     pool_from_val: bool = False,
     origins: tuple[str, str] = ("seen val", "unlabelled pool"),
+    compares: bool = True,
 ) -> dict[str, Probabilities]:
     """How good the probabilities of every stage are, at T = 1 and at every temperature that can be fitted.
 
@@ -49,6 +50,8 @@ def probabilities(
         calibrated: the calibrated stages by name, each with its γ.
         pool_from_val: whether ``val`` without its labels is the pool.
         origins: what V and the pool are, in words.
+        compares: whether the source model knows the seen classes. The pool has no temperature where it does
+            not.
     """
     if pool_from_val:
         logits = {name: {**splits, "pool": splits["val"]} for name, splits in logits.items()}
@@ -59,7 +62,7 @@ def probabilities(
         model = logits.get(name, logits["fine_tuned"])
         found = {}
         if "val" in model and "val" in target:
-            source = {} if name == "source" else logits.get("source", {})
+            source = {} if name == "source" or not compares else logits.get("source", {})
             found = _temperatures(model, source, target["val"], partition, gamma, origins)
         test = (model["test"], target["test"], partition, gamma)
         result[name] = Probabilities(

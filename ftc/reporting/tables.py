@@ -317,26 +317,53 @@ def _short(columns: Sequence[int]) -> str:
     return " ".join(map(str, columns)) if len(columns) <= 10 else f"({len(columns)})"
 
 
-def deployment_table(record: RunRecord, calibrator: str, formats: Mapping[str, Any]) -> Table:
-    """The row of a run's calibrator, and the same computed from every deployed format.
+def deployment_table(title: str, row: Mapping[str, float], formats: Mapping[str, Any]) -> Table:
+    """The row of a model that is deployed, and the same computed from every format.
 
     Args:
-        record: the run's record.
-        calibrator: name of the calibrator.
+        title: the model's name.
+        row: the model's metrics, fractions by name.
         formats: ``row``, ``difference`` and ``agreement`` of each format, see
             `ftc.export.verification.Agreement`, by its title.
     """
-    stage = record.stages.calibrated[calibrator]
     table = Table(
-        title=f"{record.name}, {stage_title(calibrator, stage)}, γ = {stage.gamma:.2f}",
+        title=title,
         caption="Percent; differences in logits. Formats were run without ftc, from image file to label.",
     )
     table.add_column("")
-    columns = [c for c in COLUMNS if c in INTERVAL_COLUMNS and stage.metrics.get(c) is not None]
+    columns = [c for c in INTERVAL_COLUMNS if row[c] == row[c]]
     for heading in (*(COLUMNS[column] for column in columns), "largest difference", "same label"):
         table.add_column(heading, justify="right")
-    table.add_row("the run's table", *(_percent(stage.metrics.get(column)) for column in columns), "", "")
-    for title, found in formats.items():
+    table.add_row("the run's model", *(_percent(row[column]) for column in columns), "", "")
+    for name, found in formats.items():
         cells = [_percent(found.row[column]) for column in columns]
-        table.add_row(title, *cells, f"{found.difference:.1e}", f"{100 * found.agreement:.2f}")
+        table.add_row(name, *cells, f"{found.difference:.1e}", f"{100 * found.agreement:.2f}")
+    return table
+
+
+def tradeoff_table(
+    rows: Sequence[tuple[float, float, float, tuple[float, float], tuple[float, float]]],
+    marks: Mapping[float, str],
+    origins: Sequence[str],
+) -> Table:
+    """The estimated trade-off between seen and absent accuracy.
+
+    Args:
+        rows: γ, estimates of S/Y and U/Y, and their intervals; ``nan`` for what nothing tells of.
+        marks: what some γ are, in words.
+        origins: the data that it rests on, in words.
+    """
+    table = Table(
+        title="Estimated trade-off",
+        caption=f"Percent, with 95 % intervals; γ in logits. It rests on {', '.join(origins)}.",
+    )
+    for heading in ("γ", "S/Y", "95 %", "U/Y", "95 %"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for gamma, seen, absent, of_seen, of_absent in rows:
+        cells = [f"{gamma:.2f}"]
+        for value, interval in ((seen, of_seen), (absent, of_absent)):
+            known = value == value
+            cells += [_percent(value) if known else "–", _range(interval, 100) if known else ""]
+        table.add_row(*cells, marks.get(gamma, ""), style="bold" if gamma in marks else None)
     return table

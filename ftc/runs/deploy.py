@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ftc.assembly.instantiate import make
+from ftc.calibrators import Calibrator
 from ftc.config.calibration import CalibratorsConfig
 from ftc.config.deployment import DeployConfig
 from ftc.config.targets import check_targets
@@ -20,18 +21,21 @@ from ftc.data import Reader
 from ftc.data.readers import EncodedReader
 from ftc.errors import InputError
 from ftc.export.bundle import bundle
-from ftc.export.card import CARD, is_deployed, model_card
+from ftc.export.card import CARD, Card, is_deployed
 from ftc.export.facts import Facts
 from ftc.export.formats import FORMATS, Deployment, Format
 from ftc.export.hub import push
 from ftc.export.verification import ROW, Agreement, compare, logits_of_recipe, row_of
 from ftc.files import folder_written_whole
-from ftc.models import restore_classifier
+from ftc.functional.accuracy import Average
+from ftc.models import Classifier, restore_classifier
 from ftc.partition import PartitionManifest
 from ftc.reporting.tables import console, deployment_table
+from ftc.results import Measured
 from ftc.runs.finished import FinishedRun
 from ftc.runs.folder import PARTITION_FILE
 from ftc.runs.outputs import images_of, logits_of
+from ftc.runs.tradeoff import choose_gamma
 
 
 @frozen(eq=False)
@@ -67,35 +71,43 @@ def deploy(config: DeployConfig) -> dict[str, Any]:
     formats = [FORMATS[name] for name in config.formats]
     for one in formats:
         one.check_installed()
-    deployment = _deployment(config, run)
-    formats = _able(formats, deployment, out)
-    with folder_written_whole(to) as folder, tempfile.TemporaryDirectory() as name:
-        workplace = Path(name)
-        reference = _reference(config, run, deployment, workplace, out)
+    name, calibrator = _calibrator(config, run)
+    weights, metadata = bundle(run.folder, run.record, name, calibrator)
+    measured = restore_classifier(metadata, weights)
+    formats = _able(formats, measured, out)
+    reader = images_of(run, "test", config.allow_targets)
+    out.print(f"Verifying on {len(reader.targets):,} test images of {run.record.name}")
+    logits = logits_of(measured, reader)
+    _check_measured(run, name, logits, reader.targets, out)
+    stage = run.record.stages.calibrated[name]
+    temperature = _temperature(config, run, name, out)
+    choice = choose_gamma(config, run, measured, stage.gamma, temperature, out)
+    weights, metadata = bundle(run.folder, run.record, name, calibrator, choice.gamma, temperature)
+    facts = Facts.of_metadata({**metadata, "input": config.input}, f"run={run.folder}")
+    deployment = Deployment(restore_classifier(metadata, weights), facts)
+    logits[:, list(run.partition.absent)] += choice.gamma - stage.gamma
+    with folder_written_whole(to) as folder, tempfile.TemporaryDirectory() as place:
+        files = _as_files(reader, facts.preprocessing.mode, Path(place), out)
+        row = row_of(logits, reader.targets, run.partition, _average(run))
+        reference = _Reference(logits / temperature, reader.targets, files, row)
         agreements = {}
         for one in formats:
             one.write(deployment, folder)
-            agreements[one] = _verified(one, run, deployment, reference, folder, workplace)
+            agreements[one] = _verified(one, run, deployment, reference, folder, Path(place))
+        title = f"{run.record.name}, {stage.title or name}, γ = {choice.gamma:.2f}, T = {temperature:.2f}"
         rows = {one.title: found for one, found in agreements.items()}
-        out.print(deployment_table(run.record, deployment.facts.calibrator, rows), soft_wrap=False)
-        card = model_card(
-            run.record,
-            PartitionManifest.read(run.folder / PARTITION_FILE),
-            deployment.facts,
-            agreements,
-            to.name,
-            config.license,
-            config.push,
-        )
-        (folder / CARD).write_text(card, encoding="utf-8")
-    out.print(f"Deployed: {to} ({', '.join(one.file for one in formats)}, {CARD})")
+        out.print(deployment_table(title, row, rows), soft_wrap=False)
+        manifest = PartitionManifest.read(run.folder / PARTITION_FILE)
+        card = Card(run.record, manifest, facts, agreements, row, choice.reason)
+        (folder / CARD).write_text(card.text(to.name, config.license, config.push), encoding="utf-8")
+    out.print(f"Deployed: {to} ({', '.join(file for one in formats for file in one.files)}, {CARD})")
     if config.push is not None:
         push(to, config.push, out.print)
     return {}
 
 
-def _deployment(config: DeployConfig, run: FinishedRun) -> Deployment:
-    """The model that a calibrator of the run leads to."""
+def _calibrator(config: DeployConfig, run: FinishedRun) -> tuple[str, Calibrator[Any]]:
+    """The calibrator to deploy, by name."""
     record, stages = run.record, run.record.stages.calibrated
     choices = [name for name, stage in stages.items() if stage.lane != "oracle"]
     name = config.calibrator or record.deployed
@@ -104,51 +116,72 @@ def _deployment(config: DeployConfig, run: FinishedRun) -> Deployment:
     if name not in choices:
         why = "looks at evaluated labels" if name in stages else "is none of the run's"
         raise InputError(f"calibrator={name}: {why}; choose from {', '.join(choices)}")
-    content = run.config["calibration"]
+    content = {
+        key: v for key, v in run.config["calibration"].items() if key in CalibratorsConfig.model_fields
+    }
     check_targets({"calibration": content}, config.allow_targets)
-    node = CalibratorsConfig.model_validate(
-        {key: value for key, value in content.items() if key in CalibratorsConfig.model_fields}
-    ).calibrators[name]
-    calibrator = make(f"calibration.calibrators.{name}", node)
-    weights, metadata = bundle(run.folder, record, name, calibrator)
-    facts = Facts.of_metadata(metadata, f"run={run.folder}").model_copy(update={"input": config.input})
-    return Deployment(restore_classifier(metadata, weights), facts)
+    node = CalibratorsConfig.model_validate(content).calibrators[name]
+    return name, make(f"calibration.calibrators.{name}", node)
 
 
-def _able(formats: list[Format], deployment: Deployment, out: Console) -> list[Format]:
+def _temperature(config: DeployConfig, run: FinishedRun, name: str, out: Console) -> float:
+    """T of the deployed model."""
+    asked = config.temperature
+    if isinstance(asked, float):
+        return asked
+    found = (run.record.probabilities or {}).get(name)
+    fitted = {} if found is None else found.temperatures
+    if asked == "none":
+        if found is not None and fitted:
+            errors = [f"{_ece(found)} % at T = 1"]
+            errors += [f"{_ece(s)} % at {s.temperature:.2f} (temperature={k})" for k, s in fitted.items()]
+            out.print(f"Calibration error of its probabilities on the test images: {', '.join(errors)}")
+        return 1.0
+    if asked not in fitted:
+        choices = ", ".join([*fitted, "none"])
+        raise InputError(f"temperature={asked}: the run fitted none; choose from {choices}, or give a number")
+    return fitted[asked].temperature
+
+
+def _ece(found: Measured) -> str:
+    value = found.metrics["ece_all"]
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _able(formats: list[Format], classifier: Classifier, out: Console) -> list[Format]:
     """The formats that can express the model; a line says of each other one why it cannot."""
     able = []
     for one in formats:
-        obstacle = one.obstacle(deployment.classifier)
+        obstacle = one.obstacle(classifier)
         if obstacle is None:
             able.append(one)
         else:
             out.print(f"formats={one.name} is left out: {obstacle}")
     if not able:
-        others = [name for name, f in FORMATS.items() if f.obstacle(deployment.classifier) is None]
+        others = [name for name, f in FORMATS.items() if f.obstacle(classifier) is None]
         raise InputError(f"formats={[f.name for f in formats]}: {obstacle}; choose {', '.join(others)}")
     return able
 
 
-def _reference(
-    config: DeployConfig, run: FinishedRun, deployment: Deployment, workplace: Path, out: Console
-) -> _Reference:
-    """The model on the run's test images, checked against the run's own row."""
-    reader = images_of(run, "test", config.allow_targets)
-    out.print(f"Verifying on {len(reader.targets):,} test images of {run.record.name}")
-    logits = logits_of(deployment.classifier, reader)
-    target, partition = reader.targets, deployment.facts.classes()
-    row = row_of(logits, target, partition, run.config["calibration"]["average"])
-    recorded = run.record.stages.calibrated[deployment.facts.calibrator].metrics
-    near = compare(logits, logits, target, partition, run.config["calibration"]["average"]).ties
-    different = _difference(row, recorded, near, run.record.num_samples)
+def _average(run: FinishedRun) -> Average:
+    return run.config["calibration"]["average"]
+
+
+def _check_measured(run: FinishedRun, name: str, logits: Tensor, target: Tensor, out: Console) -> None:
+    """Hold the run's weights and images against its row of the table.
+
+    Raises:
+        InputError: they do not give it, on a device whose arithmetic is that of this machine.
+    """
+    row = row_of(logits, target, run.partition, _average(run))
+    recorded = run.record.stages.calibrated[name].metrics
+    ties = compare(logits, logits, target, run.partition, _average(run)).ties
+    different = _difference(row, recorded, ties, run.record.num_samples)
     if different:
-        exact = run.record.device == "cpu" and run.config["trainer"]["precision"] == "32-true"
         line = f"{different} by the run's own weights and images on this machine, in float32"
-        if exact:
+        if run.record.device == "cpu" and run.config["trainer"]["precision"] == "32-true":
             raise InputError(f"run={run.folder}: {line}; its files are not those that it measured")
         out.print(f"{run.folder}: {line} (it ran on {run.record.device or 'another device'})")
-    return _Reference(logits, target, _as_files(reader, deployment, workplace, out), row)
 
 
 def _verified(
@@ -160,7 +193,7 @@ def _verified(
     workplace: Path,
 ) -> Agreement:
     """Run a format without ftc, from files to labels, and refuse what is not the model."""
-    facts, average = deployment.facts, run.config["calibration"]["average"]
+    facts, average = deployment.facts, _average(run)
     try:
         recipe = one.recipe(facts, str(folder))
         found = logits_of_recipe(recipe, reference.files, facts.class_names, workplace)
@@ -198,7 +231,7 @@ def _difference(
     return ""
 
 
-def _as_files(reader: Reader, deployment: Deployment, workplace: Path, out: Console) -> list[Path]:
+def _as_files(reader: Reader, mode: str, workplace: Path, out: Console) -> list[Path]:
     """A file for every image; as the reader has it, where that is a file of 8 bits, else as PNG."""
     folder = workplace / "images"
     folder.mkdir()
@@ -214,7 +247,7 @@ def _as_files(reader: Reader, deployment: Deployment, workplace: Path, out: Cons
                 continue
             converted += 1
         path = path.with_suffix(".png")
-        reader.decode(row).convert(deployment.facts.preprocessing.mode).save(path)
+        reader.decode(row).convert(mode).save(path)
         files.append(path)
     if converted:
         out.print(

@@ -67,17 +67,19 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             parts = build_parts(source, partition, calibrators, trained=False)
             if leads():
                 held.enter_context(folder.claimed(config.overwrite))
-        before, observed, logits = None, Observed(), {}
+        before, observed = None, Observed()
+        found: dict[str, Predictions] = {}
         if has_source:
             weights = weights or source.run(stages)
             weights = source.with_new_columns(weights, parts.data, parts.new)
             with stages.timed("source_evaluation"):
-                callback, before, predictions = _evaluation(parts, {}, None)
-            observed, logits["source"] = callback.source, by_split(predictions, "logits")
+                callback, before, found["source"] = _evaluation(parts, {}, None)
+            observed = callback.source
         load_named(Path(config.checkpoint), parts.classifier, parts.images, config.source.strict, out)
         with stages.timed("evaluation"):
-            callback, after, predictions = _evaluation(parts, calibrators, observed)
-        logits["fine_tuned"] = by_split(predictions, "logits")
+            callback, after, found["checkpoint"] = _evaluation(parts, calibrators, observed)
+        predictions = found["checkpoint"]
+        logits = {"fine_tuned" if n == "checkpoint" else n: by_split(p, "logits") for n, p in found.items()}
         # The default may be one of those that are left out.
         usual = config.calibration.deployed
         estimators = [name for name, calibrator in calibrators.items() if calibrator.lane != "oracle"]
@@ -107,6 +109,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
                 calibrated,
                 callback.streams.pool_from_val,
                 ("seen val", callback.streams.pool_origin),
+                compares=not parts.new,
             ),
             stages=StageRecords(
                 source=None
@@ -126,7 +129,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             )
             if deployed is not None:
                 write_bundle(folder.path, record, deployed, calibrators[deployed])
-            folder.keep_predictions({"checkpoint": predictions}, record)
+            folder.keep_predictions(found, record)
             folder.keep_figures(record)
             folder.keep_per_class(record)
             folder.finish(record)

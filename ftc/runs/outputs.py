@@ -67,5 +67,5 @@ def logits_of(classifier: Classifier, reader: Reader, rows: Tensor | None = None
         collate_fn=as_is,
         finish=partial(normalised, preprocessing, torch.device("cpu")),
     )
-    with torch.inference_mode():
+    with torch.no_grad():
         return torch.cat([classifier(batch["image"]) for batch in loader])

@@ -157,6 +157,7 @@ def _probabilities(
         records.calibrated,
         streams.pool_from_val,
         ("seen val", streams.pool_origin),
+        compares=not training.parts.new,
     )
 
 

@@ -29,7 +29,8 @@ def deployed(own_run) -> Path:
     done = run_module("deploy", own_run, "run=run", "to=deployed", FORMATS, "license=mit")
     assert done.returncode == 0, done.stderr
     assert (
-        "Deployed: deployed (config.json, model.onnx, model.int8.onnx, model.pt2, README.md)" in done.stdout
+        "Deployed: deployed (config.json, model.safetensors, model.onnx, model.int8.onnx, model.pt2, "
+        "README.md)" in done.stdout
     )
     (own_run / "deploy.txt").write_text(done.stdout)
     return own_run
@@ -49,7 +50,7 @@ def test_every_format_has_the_row_of_the_runs_table(deployed):
     ]
     cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
     for title in ("timm", "ONNX", "torch.export"):
-        assert cells[title][:5] == cells["the run's table"][:5]
+        assert cells[title][:5] == cells["the run's model"][:5]
         assert cells[title][-1] == "100.00"
         assert float(cells[title][-2]) < 1e-4
     assert float(cells["ONNX, 8 bits"][-2]) > 1e-4

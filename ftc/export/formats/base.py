@@ -74,16 +74,21 @@ class Format(ABC):
     Attributes:
         name: its name on the command line.
         title: its name in print.
-        file: the file that a folder of this format has.
+        files: what a folder of this format has; the first is what loads it.
         needs: packages of the extra ``export`` that writing and verifying it take.
         exact: whether its labels must be those of the model; not so where numbers are rounded.
     """
 
     name: str
     title: str
-    file: str
+    files: tuple[str, ...]
     needs: tuple[str, ...] = ()
     exact: bool = True
+
+    @property
+    def file(self) -> str:
+        """The file that is loaded."""
+        return self.files[0]
 
     def check_installed(self) -> None:
         """Refuse to begin where a package is missing.

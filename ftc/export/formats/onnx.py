@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,29 +31,12 @@ class Onnx(Format):
 
     name = "onnx"
     title = "ONNX"
-    file = "model.onnx"
+    files = ("model.onnx",)
     needs = ("onnx", "onnxscript", "onnxruntime")
 
     def write(self, deployment: Deployment, folder: Path) -> None:
-        facts = deployment.facts.model_copy(update={"opset": OPSET})
-        with _quiet():
-            program = torch.onnx.export(
-                deployment.graph(),
-                (deployment.example(),),
-                dynamo=True,
-                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-                input_names=["images"],
-                output_names=["logits", "probabilities"],
-                opset_version=OPSET,
-                verbose=False,
-            )
-        assert program is not None
-        model = program.model_proto
-        for name, text in facts.texts().items():
-            entry = model.metadata_props.add()
-            entry.key, entry.value = name, text
         with written_whole(folder / self.file) as temporary:
-            temporary.write_bytes(model.SerializeToString())
+            temporary.write_bytes(_graph(deployment))
 
     def recipe(self, facts: Facts, folder: str) -> str:
         return f"""import json
@@ -80,22 +64,40 @@ class OnnxInt8(Onnx):
 
     name = "onnx_int8"
     title = "ONNX, 8 bits"
-    file = "model.int8.onnx"
+    files = ("model.int8.onnx",)
     exact = False
 
     def write(self, deployment: Deployment, folder: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        whole = folder / ".whole.onnx"
-        single = Onnx()
-        single.file = whole.name
-        single.write(deployment, folder)
-        try:
-            with _quiet(), written_whole(folder / self.file) as temporary:
+        with tempfile.TemporaryDirectory() as place, written_whole(folder / self.file) as temporary:
+            whole = Path(place, "whole.onnx")
+            whole.write_bytes(_graph(deployment))
+            with _quiet():
                 # Signed weights of convolutions are not implemented on CPUs.
                 quantize_dynamic(whole, temporary, weight_type=QuantType.QUInt8)
-        finally:
-            whole.unlink()
+
+
+def _graph(deployment: Deployment) -> bytes:
+    """The model as ONNX, with its facts as metadata."""
+    facts = deployment.facts.model_copy(update={"opset": OPSET})
+    with _quiet():
+        program = torch.onnx.export(
+            deployment.graph(),
+            (deployment.example(),),
+            dynamo=True,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            input_names=["images"],
+            output_names=["logits", "probabilities"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto  # made anew at every access
+    for name, text in facts.texts().items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, text
+    return model.SerializeToString()
 
 
 @contextlib.contextmanager

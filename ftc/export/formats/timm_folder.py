@@ -20,7 +20,7 @@ class TimmFolder(Format):
 
     name = "timm"
     title = "timm"
-    file = CONFIG
+    files = (CONFIG, "model.safetensors")
 
     def obstacle(self, classifier: Classifier) -> str | None:
         origin = classifier.origin

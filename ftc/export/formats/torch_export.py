@@ -24,7 +24,7 @@ class TorchExport(Format):
 
     name = "torch_export"
     title = "torch.export"
-    file = "model.pt2"
+    files = ("model.pt2",)
 
     def write(self, deployment: Deployment, folder: Path) -> None:
         shapes = {"images": {0: torch.export.Dim("batch")}}

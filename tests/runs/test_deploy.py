@@ -137,18 +137,40 @@ def test_any_calibrator_of_the_run_but_the_oracle(deployed):
 
 
 def test_what_exists_is_replaced_only_when_asked_for_and_only_if_it_is_ours(deployed):
-    again = ("run=run", "to=alg2")
-    assert run_module("deploy", deployed, *again).returncode == 0
-    assert (
-        "exists; choose another folder, or set overwrite=true"
-        in run_module("deploy", deployed, *again).stderr
-    )
-    assert run_module("deploy", deployed, *again, "overwrite=true").returncode == 0
+    again = ("run=run", "to=alg", "min_acc_seen=0.4", "temperature=2.5")
+    refused = run_module("deploy", deployed, *again)
+    assert "to=alg: exists; choose another folder, or set overwrite=true" in refused.stderr
+    done = run_module("deploy", deployed, *again, "overwrite=true")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((deployed / "alg" / "config.json").read_text())["ftc"]
+    assert told["temperature"] == 2.5
+    assert re.search(r"γ = -?[\d.]+: the largest that leaves S/Y at 40 %; estimated on held-out", done.stdout)
+    assert "all logits are divided by it" in (deployed / "alg" / "README.md").read_text()
     (deployed / "mine").mkdir()
     (deployed / "mine" / "README.md").write_text("mine")
     refused = run_module("deploy", deployed, "run=run", "to=mine", "overwrite=true")
     assert "to=mine: exists and is no deployed model" in refused.stderr
     assert (deployed / "mine" / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("min_acc_seen=0.999",), "min_acc_seen=0.999: S/Y of the 4 held-out seen images is "),
+        (("min_acc_seen=0.5", "prior.absent=0.2"), "min_acc_seen=0.5: decides γ alone"),
+        (("temperature=pool",), "temperature=pool: the run fitted none; choose from held_out, none"),
+        (("formats=[timm,timm]",), "formats=['timm', 'timm']: name each format once"),
+        (("formats=[tflite]",), "formats[0]=tflite: input should be 'timm', 'onnx', "),
+        (("prior.absent=1.2",), "prior.absent=1.2: input should be less than 1"),
+        (("run=photos",), "run=photos: no folder of a finished run"),
+        (("to=run",), "to=run: is the run's folder"),
+    ],
+)
+def test_what_cannot_be_is_one_line(own_run, arguments, line):
+    refused = run_module("deploy", own_run, *{"run": "run=run", "to": "to=never"}.values(), *arguments)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert refused.stderr.startswith(f"ftc: error: {line}")
+    assert not (own_run / "never").exists()
 
 
 @pytest.fixture
@@ -237,6 +259,7 @@ def test_an_artefact_with_other_names_is_refused(copy, monkeypatch):
     assert not (copy / "out").exists()
 
 
+@pytest.mark.slow
 def test_float_input_where_asked_for(own_run):
     done = run_module(
         "deploy", own_run, "run=run", "to=floats", "formats=[onnx,torch_export]", "input=float32"

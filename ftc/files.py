@@ -46,10 +46,17 @@ def written_whole(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
+def folder_written_whole(path: Path, replace: bool) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that takes its place when the block succeeds.
 
     After an error what was there is left as it was. An old folder is removed only once the new one is there.
+
+    Args:
+        path: the folder.
+        replace: whether a folder that is there by then may be replaced.
+
+    Raises:
+        InputError: it is there by then, and may not be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_PART}{path.name}-"))
@@ -62,6 +69,8 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
             written.chmod((0o777 if written.is_dir() else 0o666) & ~umask)
             flush(written)
         if path.exists():
+            if not replace:
+                raise InputError(f"{path}: was made by another command meanwhile; choose another folder")
             path.rename(old)
         temporary.rename(path)
         flush(path.parent)

@@ -116,7 +116,7 @@ def _labels(reader: Reader | None) -> tuple[int, ...]:
 def build_reader(
     data: DataConfig, split: str, class_names: Sequence[str], cache_dir: Path
 ) -> tuple[Reader, SampleList]:
-    """Build one labelled reader again, as a run had it whose head's columns are known.
+    """Build one reader again, as a run had it whose head's columns are known.
 
     Args:
         data: the run's data group.
@@ -125,20 +125,24 @@ def build_reader(
         cache_dir: the run's cache.
 
     Returns:
-        The samples that can be used, labelled by head column; and their number and digest.
+        The samples that can be used, labelled by head column but for those of ``pool``; and their number and
+        digest.
 
     Raises:
         InputError: see `build_images`.
     """
     key = f"data.readers.{split}"
     raw = make(key, getattr(data.readers, split))
-    check_reader(key, raw)
-    # A file of names and ImageNet accept further names; all else names the columns that the run had.
-    choice = data.own_columns if data.columns_file or data.own_columns == IMAGENET else MODEL
-    columns = columns_of(choice, [raw], lambda: class_names).extended(class_names)
-    mapped = columns.of(split, raw, data.unmapped)
+    labelled = split != "pool"
+    check_reader(key, raw, labelled)
+    mapped = raw
+    if labelled:
+        # A file of names and ImageNet accept further names; all else names the columns that the run had.
+        choice = data.own_columns if data.columns_file or data.own_columns == IMAGENET else MODEL
+        columns = columns_of(choice, [raw], lambda: class_names).extended(class_names)
+        mapped = columns.of(split, raw, data.unmapped)
     checked = check_images({split: mapped}, data.on_error, cache_dir / "images", workers(data.num_workers))
-    reader = select(mapped, checked.rows[split], class_names=class_names)
+    reader = select(mapped, checked.rows[split])
     return reader, SampleList(**_digest(reader))
 
 

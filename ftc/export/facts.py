@@ -78,7 +78,7 @@ class Facts(BaseModel):
         except ValidationError as error:
             key = ".".join(map(str, error.errors()[0]["loc"])) or "facts"
             raise InputError(
-                f"{where}: does not say what it is ({key}), as models of ftc.deploy do; deploy it again"
+                f"{where}: does not say what it is ({key}), as models of this version do; make it anew"
             ) from error
 
     @classmethod

@@ -103,7 +103,7 @@ class Rows:
         return None
 
     def _chunks(self) -> list[Path]:
-        return sorted(self.folder.glob("*.jsonl"))
+        return sorted(self.folder.glob("[0-9]*.jsonl"))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:09d}.jsonl"

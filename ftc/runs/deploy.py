@@ -73,6 +73,7 @@ def deploy(config: DeployConfig) -> dict[str, Any]:
         one.check_installed()
     name, calibrator = _calibrator(config, run)
     weights, metadata = bundle(run.folder, run.record, name, calibrator)
+    facts = Facts.of_metadata({**metadata, "input": config.input}, f"run={run.folder}")
     measured = restore_classifier(metadata, weights)
     formats = _able(formats, measured, out)
     reader = images_of(run, "test", config.allow_targets)
@@ -83,10 +84,10 @@ def deploy(config: DeployConfig) -> dict[str, Any]:
     temperature = _temperature(config, run, name, out)
     choice = choose_gamma(config, run, measured, stage.gamma, temperature, out)
     weights, metadata = bundle(run.folder, run.record, name, calibrator, choice.gamma, temperature)
-    facts = Facts.of_metadata({**metadata, "input": config.input}, f"run={run.folder}")
+    facts = facts.model_copy(update={"gamma": choice.gamma, "temperature": temperature})
     deployment = Deployment(restore_classifier(metadata, weights), facts)
     logits[:, list(run.partition.absent)] += choice.gamma - stage.gamma
-    with folder_written_whole(to) as folder, tempfile.TemporaryDirectory() as place:
+    with folder_written_whole(to, config.overwrite) as folder, tempfile.TemporaryDirectory() as place:
         files = _as_files(reader, facts.preprocessing.mode, Path(place), out)
         row = row_of(logits, reader.targets, run.partition, _average(run))
         reference = _Reference(logits / temperature, reader.targets, files, row)

@@ -21,7 +21,7 @@ from ftc.reporting.tables import tradeoff_table
 from ftc.runs.finished import FinishedRun
 from ftc.runs.outputs import images_of, logits_of
 
-# Points of the trade-off that are printed, between these quantiles of the margins.
+# Points of the trade-off that are printed, from the lowest margins of all images to the highest of seen ones.
 _POINTS, _QUANTILES = 7, (0.02, 0.98)
 
 
@@ -64,7 +64,8 @@ def choose_gamma(
     share = usual if config.prior.absent is None else config.prior.absent
     asked = effective_share(share, config.costs.seen, config.costs.absent)
     floor = config.min_acc_seen
-    if not partition.absent or (floor is None and asked == usual):
+    moved = config.prior.absent is not None or config.costs.seen != config.costs.absent
+    if not partition.absent or (floor is None and not moved):
         return Choice(gamma)
     found, origins = _trade_off(config, run, measured, gamma, partition)
     if floor is not None:
@@ -78,11 +79,9 @@ def choose_gamma(
         else:
             chosen, how = best, f"the best expected accuracy with {weighed}"
     reason = f"{how}; estimated on {', '.join(origins)}"
-    low, high = (
-        torch.cat([found.margin, *([] if found.pool_margin is None else [found.pool_margin])])
-        .quantile(torch.tensor(_QUANTILES, dtype=torch.float64))
-        .tolist()
-    )
+    low, high = found.margin.quantile(torch.tensor(_QUANTILES, dtype=torch.float64)).tolist()
+    if found.pool_margin is not None:
+        low = min(low, float(found.pool_margin.quantile(_QUANTILES[0])))
     gammas = sorted({gamma, chosen, *torch.linspace(low, high, _POINTS).tolist()})
     rows = [(g, *found.at(g), *found.intervals(g)) for g in gammas]
     marks = {gamma: "the calibrator's", chosen: "deployed"}

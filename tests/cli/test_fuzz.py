@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from PIL import Image
 
 from ftc.cli.launch import KINDS, conf_dir
 from tests.commands import start
@@ -29,7 +30,11 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "evaluate": (*TINY, "checkpoint=../weights.safetensors"),
     "calibrate": ("eval=../eval.npz", "partition.seen=[0,1]", "run_dir=run"),
     "compare": ("runs=../runs",),
+    "deploy": ("run=../runs/run", "to=deployed"),
+    "predict": ("model=../runs/run", "images=../images", "to=out.csv"),
 }
+# Commands whose configuration chooses no group; a key may be called as one.
+ALONE = ("compare", "deploy", "predict")
 VALUES = (
     *("null", "-1", "0", "1", "2.5", "1e300", "-1e300", "inf", "nan", "99999999999999999999", "true", "x"),
     *(
@@ -66,6 +71,9 @@ PATIENCE = 30.0
 
 def keys(command: str) -> list[str]:
     """Every key of a command, nodes and leaves."""
+    if command in ALONE:
+        content = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
+        return [key for key in _keys(content) if not key.startswith(("hydra", "defaults"))]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = OmegaConf.to_container(compose(command, list(GIVEN[command])), resolve=False)
     return list(_keys(config))
@@ -98,6 +106,8 @@ def test_no_value_of_any_key_is_a_traceback(tmp_path):
     logits = np.random.default_rng(0).normal(size=(40, 4))
     np.savez(tmp_path / "eval.npz", logits=logits, target=np.arange(40) % 4)
     assert run("train", tmp_path / "runs", *TINY)[0] == 0
+    (tmp_path / "images").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "images" / "one.png")
     os.link(tmp_path / "runs" / "run" / "fine_tuned.safetensors", tmp_path / "weights.safetensors")
     seed = int(os.environ.get("FTC_FUZZ_SEED", time.time()))
     generator = random.Random(seed)
@@ -108,7 +118,7 @@ def test_no_value_of_any_key_is_a_traceback(tmp_path):
         command = generator.choice(list(every))
         bad = f"{generator.choice(every[command])}={generator.choice(VALUES)}"
         given = [a for a in GIVEN[command] if a.partition("=")[0] != bad.partition("=")[0]]
-        arguments = [*given, *([f"output_dir={tmp_path}/out"] if command != "compare" else []), bad]
+        arguments = [*given, *([f"output_dir={tmp_path}/out"] if command not in ALONE else []), bad]
         status, stderr = run(command, tmp_path / str(number), *arguments)
         if "Traceback" in stderr or status not in (0, 2) or (status == 2 and "ftc: error: " not in stderr):
             wrong.append(f"{command} {bad}: status {status}: {stderr[-600:]}")

@@ -162,6 +162,7 @@ def frozen_mnist(split: str):
     return mnist(split)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_job_leaves_nothing_for_good(tmp_path):
     reader = "data.readers.test._target_=tests.cli.test_multirun.frozen_mnist"
     short = ("source.max_epochs=1", "trainer.max_epochs=1", "data.iterations_per_epoch=1", "logger=csv")

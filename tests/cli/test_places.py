@@ -56,6 +56,7 @@ def test_places_that_cannot_be_written_to_get_one_line(tmp_path, command, place)
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_any_path_is_written_to_and_printed_as_it_is(tmp_path):
     folder = "O'Brien's [v2]/[/b]=\"caf\u00e9 \u03b3\""
     done = run_train(tmp_path, *QUICK, f"output_dir={folder}")
@@ -75,6 +76,7 @@ def test_home_is_where_the_user_is(tmp_path):
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 def test_a_container_without_home_or_user(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import pwd\n\ndef nobody(uid):\n    raise KeyError(uid)\n\npwd.getpwuid = nobody\n"
@@ -88,7 +90,8 @@ def test_a_container_without_home_or_user(tmp_path):
     assert list(tmp_path.glob("outputs/*/results.json"))
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_terminal_that_lacks_letters_does_not_stop_a_run(tmp_path, encoding):
     done = subprocess.run(
         [sys.executable, "-m", "ftc.train", *QUICK],

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ftc import ClassPartition, InputError
 from ftc.calibrators import FixedGamma, Interpolated, SymmetricMisroute
+from ftc.config.deployment import FormatName
 from ftc.export.bundle import CALIBRATED_WEIGHTS, FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS, bundle, write_bundle
+from ftc.export.formats import FORMATS
 from ftc.models import create_classifier, load_metadata, save_weights
 from ftc.results import RunRecord
 
@@ -83,3 +87,7 @@ def test_the_artefact_predicts_what_the_calibrated_model_does(folder):
 def test_a_folder_without_weights_is_refused_in_one_line(tmp_path):
     with pytest.raises(InputError, match=r"fine_tuned\.safetensors: no such file"):
         bundle(tmp_path, record(), "mine", FixedGamma(1.5))
+
+
+def test_every_format_can_be_asked_for():
+    assert set(get_args(FormatName)) == set(FORMATS)

@@ -91,6 +91,7 @@ def test_onnx_says_what_it_is_and_takes_batches_of_any_size(deployed):
         assert logits.shape == (size, 6)
 
 
+@pytest.mark.slow
 def test_every_way_of_the_card_to_load_the_model_gives_the_same_label(deployed):
     card = (deployed / "deployed" / "README.md").read_text()
     image = next((deployed / "photos" / "test" / "dog").glob("*.webp"))
@@ -208,7 +209,9 @@ def test_other_test_images_are_refused(copy):
     assert "data.readers.test has 23 samples that are not the 24 of the run" in refusal(copy)
 
 
-@pytest.mark.parametrize("format", ["timm", "onnx", "torch_export"])
+@pytest.mark.parametrize(
+    "format", ["timm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "torch_export"))]
+)
 def test_an_export_that_is_another_model_is_refused(copy, format, monkeypatch, capsys):
     """A deliberately corrupted artefact: the format writes a model whose head is turned upside down."""
     from ftc import InputError
@@ -269,3 +272,12 @@ def test_float_input_where_asked_for(own_run):
     session = onnxruntime.InferenceSession(str(own_run / "floats" / "model.onnx"))
     (given,) = session.get_inputs()
     assert (given.type, given.shape[1:]) == ("tensor(float)", [3, 40, 32])
+
+
+def test_a_run_of_an_older_version_is_one_line(copy):
+    path = copy / "run" / "fine_tuned.safetensors"
+    metadata = load_metadata(path)
+    metadata |= {"model": {"kind": "timm", "name": "test_resnet"}}
+    metadata.pop("data_config")
+    save_weights(path, load_tensors(path), metadata)
+    assert "does not say what it is (preprocessing), as models of this version do" in refusal(copy)

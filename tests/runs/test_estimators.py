@@ -147,6 +147,7 @@ def test_held_out_training_images_serve_where_there_is_no_validation_split(home)
     assert set(record.stages.calibrated) == {"symmetric", "interpolated", "expected_accuracy", "oracle"}
 
 
+@pytest.mark.slow
 def test_two_calibrators_on_one_path_evaluate_its_models_once(home, monkeypatch):
     from ftc.models import other_weights
     from ftc.runs.train import train

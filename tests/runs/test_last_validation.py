@@ -33,7 +33,13 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+# The others are variations of these.
+USUAL = ("as usual", "part of an epoch", "steps before the first validation")
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param(name, marks=[pytest.mark.slow] * (name not in USUAL)) for name in OPTIONS]
+)
 def test_gamma_is_of_the_final_weights(tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
     train(composed(TrainConfig, "train", *SHORT, *OPTIONS[options]))

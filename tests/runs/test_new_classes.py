@@ -72,6 +72,7 @@ def test_what_the_new_columns_come_from_is_said(run):
     assert set(record.stages.calibrated) == {"alg", "prior_matched", "margin_mixture", "oracle"}
 
 
+@pytest.mark.slow
 def test_two_processes_begin_the_columns_alike(run, home):
     two = run_fresh("train", home, *SHORT, "run_dir=two", "cache_dir=other", "trainer=ddp_cpu")
     assert two.returncode == 0, two.stderr
@@ -205,6 +206,7 @@ def test_a_model_that_was_extended_is_extended_again(extended, photos):
         assert torch.equal(state[name][:5] if name.startswith("fc.") else state[name], value)
 
 
+@pytest.mark.slow
 def test_a_file_names_the_columns_of_weights_without_names(photos):
     (photos / "names.txt").write_text("\n".join(HUB))
     (photos / "two.txt").write_text("square\ncircle\n")

@@ -66,6 +66,7 @@ def test_it_is_measured_once_for_all_runs(home, finished):
     assert len(list((home / "outputs" / "cache" / "own_domain").glob("*.safetensors"))) == 1
 
 
+@pytest.mark.slow
 def test_without_held_out_source_images_the_run_says_so(home, finished):
     result = run_train(home, *SHORT, "run_dir=whole", "source.holdout=0")
     assert RunRecord.read(home / "whole").own_domain is None

@@ -142,11 +142,11 @@ def test_a_killed_command_goes_on_and_gives_the_same_file(home, rows, tmp_path):
     out, err = tmp_path / "out", tmp_path / "err"
     process = start("predict", home, arguments, _stranger(home, {}), out, err)
     parts, deadline = home / ".again.csv-parts", time.monotonic() + 60
-    while not list(parts.glob("*.jsonl")) and time.monotonic() < deadline:
+    while not list(parts.glob("[0-9]*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not (home / "again.csv").exists() and len(list(parts.glob("*.jsonl"))) == 1
+    assert not (home / "again.csv").exists() and len(list(parts.glob("[0-9]*.jsonl"))) == 1
     done = run_module("predict", home, *arguments)
     assert done.returncode == 0, done.stderr
     assert f"Goes on after {CHUNK:,} images that are done" in done.stderr

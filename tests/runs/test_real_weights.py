@@ -22,6 +22,7 @@ from ftc.config.commands import EvaluateConfig, TrainConfig
 from ftc.models import save_weights
 from ftc.runs.evaluate import evaluate
 from ftc.runs.train import train
+from tests.commands import run_module, run_train
 from tests.conftest import composed
 
 PHOTOS = {
@@ -102,3 +103,27 @@ def test_own_photographs_with_real_weights(home, monkeypatch):
             k: v for k, v in stages[stage].items() if k != "uses"
         }
     assert again["calibrated"]["symmetric"]["gamma"] == stages["calibrated"]["symmetric"]["gamma"]
+
+
+@pytest.mark.slow
+def test_a_head_with_other_columns_deploys_to_every_format(home):
+    short = ("data.batch_size=8", "trainer.max_epochs=1", "run_dir=short", "logger=null")
+    arguments = [argument for argument in OWN if not argument.startswith("logger")]
+    done = run_train(home, *arguments, *short)
+    assert done.returncode == 0, done.stderr
+    formats = "formats=[timm,onnx,onnx_int8,torch_export]"
+    done = run_module("deploy", home, "run=short", "to=deployed", formats)
+    assert done.returncode == 0, done.stderr
+    predictions = {}
+    for model in ("deployed", "deployed/model.onnx", "deployed/model.pt2", "short"):
+        done = run_module(
+            "predict", home, f"model={model}", "images=photos/test", "to=out.jsonl", "overwrite=true"
+        )
+        assert done.returncode == 0, done.stderr
+        predictions[model] = [json.loads(line) for line in (home / "out.jsonl").read_text().splitlines()]
+    first, *others = predictions.values()
+    assert len(first) == 30
+    for rows in others:
+        for row, other in zip(first, rows, strict=True):
+            assert (row["file"], row["label"]) == (other["file"], other["label"])
+            assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)

@@ -190,6 +190,7 @@ def test_sigterm_saves_and_ends_the_run(whole, home):
     assert_same(whole, content(run.run))
 
 
+@pytest.mark.slow
 def test_slurm_is_asked_to_requeue_before_the_time_is_up(at_work, monkeypatch):
     asked = at_work / "asked"
     program = at_work / "bin" / "scontrol"
@@ -265,7 +266,7 @@ def test_what_is_not_the_same_run_is_not_gone_on_with(at_work, monkeypatch, caps
     assert "other versions of libraries; it is begun anew" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("override", ["resume=never", "overwrite=true"])
+@pytest.mark.parametrize("override", [pytest.param("resume=never", marks=pytest.mark.slow), "overwrite=true"])
 def test_a_run_is_begun_anew_where_one_wants_that(at_work, monkeypatch, capsys, override):
     place = override.replace("=", "-")
     interrupted_at(place, monkeypatch)

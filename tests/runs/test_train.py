@@ -248,11 +248,11 @@ def test_epochs_hold_scalars_and_curves(finished):
     )
 
 
-def test_deployed_file_predicts_as_reported_with_the_readmes_code(finished, results, monkeypatch):
+def test_deployed_file_predicts_as_reported_with_the_code_of_the_docs(finished, results, monkeypatch):
     monkeypatch.chdir(finished[1] / "checkpoints")
     with safe_open("calibrated.safetensors", "pt") as file:
         metadata = file.metadata()
-    (block,) = (block for block in readme_blocks("python") if "calibrated.safetensors" in block)
+    (block,) = (block for block in readme_blocks("python", "docs/deploying.md") if "load_file" in block)
     deployed: dict = {}
     exec(block, deployed)
     reader = mnist("test")

@@ -134,6 +134,7 @@ def test_the_base_names_the_extra_that_is_missing(base, extra, line):
     [
         ("hub", "from ftc.data import HubDataset; HubDataset('x', 'train')"),
         ("clip", "from ftc.models.clip import create_clip_classifier as c; c('RN50', None, ['a'], ['{}'])"),
+        ("export", "from ftc.export.formats import FORMATS; FORMATS['onnx'].check_installed()"),
     ],
 )
 def test_what_misses_an_extra_says_so_in_python_too(base, extra, code):
@@ -155,6 +156,20 @@ path.write_text(json.dumps({"embed_dim": 32, "vision_cfg": vision, "text_cfg": t
 open_clip.add_model_config(path)
 print(create_clip_classifier("tiny", None, ["cat", "dog"], ["a {}."]).head.out_features)
 """
+EXPORT = """
+import pathlib, numpy
+from ftc import ClassPartition
+from ftc.export import Predictor
+from ftc.export.facts import Facts
+from ftc.export.formats import FORMATS, Deployment
+from ftc.models import create_classifier
+model = create_classifier("test_resnet", 2).eval()
+partition = ClassPartition(2, [0, 1]).record()
+names = ("cat", "dog")
+facts = dict(class_names=names, partition=partition, calibrator="alg", gamma=0, preprocessing=model.data_config)
+FORMATS["onnx"].write(Deployment(model, Facts(**facts)), pathlib.Path())
+print(Predictor("model.onnx")([numpy.zeros((9, 9, 3), numpy.uint8)])[0].group)
+"""
 HUB = """
 import datasets
 from ftc.data import HubDataset
@@ -171,6 +186,7 @@ print(HubDataset("table", "train").class_names)
         ("semantic", ("-c", SEMANTIC), "("),
         ("hub", ("-c", HUB), "('cat', 'dog')"),
         ("clip", ("-c", CLIP), "2"),
+        ("export", ("-c", EXPORT), "seen"),
         ("sweeps", ("-m", "ftc.calibrate", "-m", "hydra/launcher=joblib"), "finished"),
         ("sweeps", ("-c", "import optuna, hydra_plugins.hydra_submitit_launcher; print('there')"), "there"),
         ("ray", ("-m", "ftc.calibrate", "-m", "hydra/launcher=ray"), "finished"),

@@ -165,9 +165,8 @@ from ftc.export.formats import FORMATS, Deployment
 from ftc.models import create_classifier
 model = create_classifier("test_resnet", 2).eval()
 partition = ClassPartition(2, [0, 1]).record()
-names = ("cat", "dog")
-facts = dict(class_names=names, partition=partition, calibrator="alg", gamma=0, preprocessing=model.data_config)
-FORMATS["onnx"].write(Deployment(model, Facts(**facts)), pathlib.Path())
+told = dict(class_names=("cat", "dog"), calibrator="alg", gamma=0, preprocessing=model.data_config)
+FORMATS["onnx"].write(Deployment(model, Facts(partition=partition, **told)), pathlib.Path())
 print(Predictor("model.onnx")([numpy.zeros((9, 9, 3), numpy.uint8)])[0].group)
 """
 HUB = """

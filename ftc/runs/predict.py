@@ -114,7 +114,7 @@ def _by_ray(config: PredictConfig, pending: Iterator[tuple[int, list[str]]]) -> 
     done = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _ChunkPredictor,
         fn_constructor_kwargs={"config": config},
-        concurrency=workers,
+        compute=ray.data.ActorPoolStrategy(size=workers),
     )
     for item in done.iter_rows():
         yield Chunk(int(item["number"]), list(item["rows"]))

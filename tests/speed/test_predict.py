@@ -122,7 +122,7 @@ def test_images_a_second(photographs, tmp_path, name, size, count):
         "timm": (ours(tmp_path), bare_timm(tmp_path)),
         "onnxruntime": (ours(tmp_path / "model.onnx"), bare_onnxruntime(tmp_path, size)),
     }
-    table = Table(title=f"{name}, {size} pixels, {count} photographs: images a second")
+    table = Table(title=f"Images a second: {name}, {size} pixels, {count} photographs")
     for heading in ("", "ours", "bare", "ratio"):
         table.add_column(heading, justify="right")
     ratios = {}

@@ -41,16 +41,25 @@ def check(config: DictConfig, kind: type[C]) -> C:
     except OmegaConfBaseException as error:
         raise InputError(" ".join(str(error).split())) from error
     content = at_home(content)
+    typed = as_type(content, kind)
+    check_targets(content, getattr(typed, "allow_targets", ()))
+    return typed
+
+
+def as_type(content: Any, kind: type[C]) -> C:
+    """Turn plain content into a type.
+
+    Raises:
+        InputError: a key is wrong; the message has one line per wrong key, with value and choices.
+    """
     try:
-        typed = kind.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         lines: dict[str, str] = {}
         for detail in error.errors():
             # A value that fits no branch of a union has an error per branch: the first is enough.
             lines.setdefault(*_explain(dict(detail)))
         raise InputError("\n".join(lines.values())) from error
-    check_targets(content, getattr(typed, "allow_targets", ()))
-    return typed
 
 
 def at_home(value: Any) -> Any:

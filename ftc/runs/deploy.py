@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ftc.assembly.instantiate import make
 from ftc.calibrators import Calibrator
-from ftc.config.calibration import CalibratorsConfig
 from ftc.config.deployment import DeployConfig
 from ftc.config.targets import check_targets
 from ftc.data import Reader
@@ -27,7 +26,6 @@ from ftc.export.formats import FORMATS, Deployment, Format
 from ftc.export.hub import push
 from ftc.export.verification import ROW, Agreement, compare, logits_of_recipe, row_of
 from ftc.files import folder_written_whole
-from ftc.functional.accuracy import Average
 from ftc.models import Classifier, restore_classifier
 from ftc.partition import PartitionManifest
 from ftc.reporting.tables import console, deployment_table
@@ -89,7 +87,7 @@ def deploy(config: DeployConfig) -> dict[str, Any]:
     logits[:, list(run.partition.absent)] += choice.gamma - stage.gamma
     with folder_written_whole(to, config.overwrite) as folder, tempfile.TemporaryDirectory() as place:
         files = _as_files(reader, facts.preprocessing.mode, Path(place), out)
-        row = row_of(logits, reader.targets, run.partition, _average(run))
+        row = row_of(logits, reader.targets, run.partition, run.calibration.average)
         reference = _Reference(logits / temperature, reader.targets, files, row)
         agreements = {}
         for one in formats:
@@ -117,12 +115,8 @@ def _calibrator(config: DeployConfig, run: FinishedRun) -> tuple[str, Calibrator
     if name not in choices:
         why = "looks at evaluated labels" if name in stages else "is none of the run's"
         raise InputError(f"calibrator={name}: {why}; choose from {', '.join(choices)}")
-    content = {
-        key: v for key, v in run.config["calibration"].items() if key in CalibratorsConfig.model_fields
-    }
-    check_targets({"calibration": content}, config.allow_targets)
-    node = CalibratorsConfig.model_validate(content).calibrators[name]
-    return name, make(f"calibration.calibrators.{name}", node)
+    check_targets({"calibration": run.calibration.model_dump()}, config.allow_targets)
+    return name, make(f"calibration.calibrators.{name}", run.calibration.calibrators[name])
 
 
 def _temperature(config: DeployConfig, run: FinishedRun, name: str, out: Console) -> float:
@@ -164,8 +158,9 @@ def _able(formats: list[Format], classifier: Classifier, out: Console) -> list[F
     return able
 
 
-def _average(run: FinishedRun) -> Average:
-    return run.config["calibration"]["average"]
+def _precision(run: FinishedRun) -> Any:
+    trainer = run.config.get("trainer")
+    return trainer.get("precision") if isinstance(trainer, dict) else None
 
 
 def _check_measured(run: FinishedRun, name: str, logits: Tensor, target: Tensor, out: Console) -> None:
@@ -174,13 +169,13 @@ def _check_measured(run: FinishedRun, name: str, logits: Tensor, target: Tensor,
     Raises:
         InputError: they do not give it, on a device whose arithmetic is that of this machine.
     """
-    row = row_of(logits, target, run.partition, _average(run))
+    row = row_of(logits, target, run.partition, run.calibration.average)
     recorded = run.record.stages.calibrated[name].metrics
-    ties = compare(logits, logits, target, run.partition, _average(run)).ties
+    ties = compare(logits, logits, target, run.partition, run.calibration.average).ties
     different = _difference(row, recorded, ties, run.record.num_samples)
     if different:
         line = f"{different} by the run's own weights and images on this machine, in float32"
-        if run.record.device == "cpu" and run.config["trainer"]["precision"] == "32-true":
+        if run.record.device == "cpu" and _precision(run) == "32-true":
             raise InputError(f"run={run.folder}: {line}; its files are not those that it measured")
         out.print(f"{run.folder}: {line} (it ran on {run.record.device or 'another device'})")
 
@@ -194,7 +189,7 @@ def _verified(
     workplace: Path,
 ) -> Agreement:
     """Run a format without ftc, from files to labels, and refuse what is not the model."""
-    facts, average = deployment.facts, _average(run)
+    facts, average = deployment.facts, run.calibration.average
     try:
         recipe = one.recipe(facts, str(folder))
         found = logits_of_recipe(recipe, reference.files, facts.class_names, workplace)

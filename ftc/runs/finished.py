@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from attrs import frozen
 
+from ftc.config.calibration import CalibratorsConfig
+from ftc.config.check import as_type
+from ftc.config.data import DataConfig
+from ftc.config.node import Node
+from ftc.errors import InputError
 from ftc.files import damage
 from ftc.partition import ClassPartition
 from ftc.results import CONFIG_FILE, RunRecord
+
+N = TypeVar("N", bound=Node)
 
 # A key beside those of the configuration: the number of seen classes.
 NUM_SEEN = "num_seen"
 
 
-@frozen(eq=False)
+@frozen(eq=False, slots=False)
 class FinishedRun:
     """A finished run.
 
@@ -42,6 +50,33 @@ class FinishedRun:
         with damage(path):
             config = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
         return cls(folder, record, config)
+
+    @cached_property
+    def data(self) -> DataConfig:
+        """The data group.
+
+        Raises:
+            InputError: the run had none, or somebody changed it.
+        """
+        return self._group("data", DataConfig)
+
+    @cached_property
+    def calibration(self) -> CalibratorsConfig:
+        """The calibration group, without what only a run of ftc.train has.
+
+        Raises:
+            InputError: somebody changed it.
+        """
+        return self._group("calibration", CalibratorsConfig, only=set(CalibratorsConfig.model_fields))
+
+    def _group(self, name: str, kind: type[N], only: set[str] | None = None) -> N:
+        path, content = self.folder / CONFIG_FILE, self.config.get(name)
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: has no {name}; name another run, or repeat it")
+        try:
+            return as_type({k: v for k, v in content.items() if only is None or k in only}, kind)
+        except InputError as error:
+            raise InputError(f"{path}: {name}: {str(error).splitlines()[0]}") from error
 
     @property
     def partition_seed(self) -> int | None:

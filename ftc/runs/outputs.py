@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ftc.assembly.images import build_reader
-from ftc.config.data import DataConfig
 from ftc.config.targets import check_targets
 from ftc.data import Preprocessing, Reader, workers
 from ftc.data.loaders import BatchLoader, ReaderDataset, decoded, normalised
@@ -36,12 +35,12 @@ def images_of(run: FinishedRun, split: Literal["test", "val", "pool", "train"], 
     Raises:
         InputError: the run has no such reader, it cannot be built, or has other images than the run had.
     """
-    data, manifest = dict(run.config.get("data") or {}), PartitionManifest.read(run.folder / PARTITION_FILE)
-    if not data or split not in manifest.samples:
+    manifest = PartitionManifest.read(run.folder / PARTITION_FILE)
+    if split not in manifest.samples:
         raise InputError(f"run={run.folder}: had no {split} images of its own; name a run of ftc.train")
-    check_targets({"data": data}, allowed)
-    typed = DataConfig.model_validate(data)
-    reader, samples = build_reader(typed, split, manifest.class_names, Path(run.config["cache_dir"]))
+    check_targets({"data": run.data.model_dump()}, allowed)
+    cache = Path(str(run.config.get("cache_dir", "outputs/cache")))
+    reader, samples = build_reader(run.data, split, manifest.class_names, cache)
     if samples != manifest.samples[split]:
         raise InputError(
             f"run={run.folder}: data.readers.{split} has {samples.count} samples that are not the "

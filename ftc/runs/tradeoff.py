@@ -99,13 +99,13 @@ def _trade_off(
     def raw(split: Literal["val", "pool"]) -> Tensor:
         """The logits of a split, γ taken out."""
         rows = saved[f"{stage}/{split}/id"]
-        reader = split if run.config["data"]["readers"][split] is not None else "train"
+        reader = split if getattr(run.data.readers, split) is not None else "train"
         logits = logits_of(measured, images_of(run, reader, config.allow_targets), rows)
         logits[:, list(partition.absent)] -= gamma
         return logits
 
     stage = next((name for name in ("fine_tuned", "checkpoint") if f"{name}/val/id" in saved), None)
-    if stage is None or (not run.config["data"]["readers"]["val"] and not run.config["data"]["holdout"]):
+    if stage is None or not run.data.held_out:
         raise InputError(
             f"run={run.folder}: held no seen images out of fine-tuning, on which the trade-off would be "
             "estimated; set data.holdout or name data.readers.val in the run, or give γ by calibrator=fixed"
@@ -116,7 +116,7 @@ def _trade_off(
     if not len(labels):
         raise InputError(f"run={run.folder}: no held-out image is of a seen class; hold some out in the run")
     split: Literal["val", "pool"] = "pool" if f"{stage}/pool/id" in saved else "val"
-    whole = split == "pool" or run.config["data"]["readers"]["val"] is not None
+    whole = split == "pool" or run.data.readers.val is not None
     source = run.record.stages.source
     # A source model that seen training images gave columns to does not know those classes by itself.
     has_source = source is not None and "seen train" not in source.uses and "source/val/logits" in saved

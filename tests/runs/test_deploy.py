@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 
 from ftc.export.formats.onnx import OPSET
 from ftc.models import load_metadata, load_tensors, save_weights
@@ -281,3 +282,25 @@ def test_a_run_of_an_older_version_is_one_line(copy):
     metadata.pop("data_config")
     save_weights(path, load_tensors(path), metadata)
     assert "does not say what it is (preprocessing), as models of this version do" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["results.json", "config.yaml", "partition.json", "fine_tuned.safetensors", "source.safetensors"],
+)
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b""])
+def test_a_damaged_file_of_the_run_is_one_line(copy, name, damage):
+    path = copy / "run" / name
+    path.write_bytes(damage(path.read_bytes()))
+    assert name in refusal(copy)
+
+
+def test_a_configuration_that_somebody_changed_is_one_line(copy):
+    path = copy / "run" / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    for key, wrong in (("data", None), ("calibration", {"use": []}), ("data", {"columns": 3})):
+        path.write_text(yaml.safe_dump({**content, key: wrong}))
+        assert f"config.yaml: {'has no ' if wrong is None else ''}{key}" in refusal(copy)
+    content["data"]["readers"]["test"] = {"_target_": "os.system", "command": "true"}
+    path.write_text(yaml.safe_dump(content))
+    assert "data.readers.test=os.system: would run code" in refusal(copy)

@@ -15,11 +15,13 @@ import pytest
 import timm
 import torch
 import yaml
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
 from ftc.export.formats.onnx import OPSET
 from ftc.models import load_metadata, load_tensors, save_weights
 from tests.commands import run_module
-from tests.runs.conftest import CLASSES
+from tests.runs.conftest import CLASSES, OWN
 
 FORMATS = "formats=[timm,onnx,onnx_int8,torch_export]"
 
@@ -112,7 +114,11 @@ def test_the_card_tells_what_the_record_has(deployed):
     card = (deployed / "deployed" / "README.md").read_text()
     results = json.loads((deployed / "run" / "results.json").read_text())
     manifest = json.loads((deployed / "run" / "partition.json").read_text())
-    assert card.startswith("---\nlicense: mit\nlibrary_name: timm\n")
+    data = ModelCard(card).data.to_dict()
+    assert (data["license"], data["library_name"], data["pipeline_tag"]) == (
+        *("mit", "timm"),
+        "image-classification",
+    )
     for split in ("train", "test"):
         assert f"`{manifest['samples'][split]['sha256']}`" in card
     assert "**seen** (2), with target-domain training images: ant, bée" in card
@@ -139,15 +145,17 @@ def test_any_calibrator_of_the_run_but_the_oracle(deployed):
 
 
 def test_what_exists_is_replaced_only_when_asked_for_and_only_if_it_is_ours(deployed):
-    again = ("run=run", "to=alg", "min_acc_seen=0.4", "temperature=2.5")
+    shutil.copytree(deployed / "deployed", deployed / "again")
+    again = ("run=run", "to=again", "calibrator=alg", "min_acc_seen=0.4", "temperature=2.5")
     refused = run_module("deploy", deployed, *again)
-    assert "to=alg: exists; choose another folder, or set overwrite=true" in refused.stderr
+    assert "to=again: exists; choose another folder, or set overwrite=true" in refused.stderr
     done = run_module("deploy", deployed, *again, "overwrite=true")
     assert done.returncode == 0, done.stderr
-    told = json.loads((deployed / "alg" / "config.json").read_text())["ftc"]
+    assert not (deployed / "again" / "model.onnx").exists()
+    told = json.loads((deployed / "again" / "config.json").read_text())["ftc"]
     assert told["temperature"] == 2.5
     assert re.search(r"γ = -?[\d.]+: the largest that leaves S/Y at 40 %; estimated on held-out", done.stdout)
-    assert "all logits are divided by it" in (deployed / "alg" / "README.md").read_text()
+    assert "all logits are divided by it" in (deployed / "again" / "README.md").read_text()
     (deployed / "mine").mkdir()
     (deployed / "mine" / "README.md").write_text("mine")
     refused = run_module("deploy", deployed, "run=run", "to=mine", "overwrite=true")
@@ -304,3 +312,17 @@ def test_a_configuration_that_somebody_changed_is_one_line(copy):
     content["data"]["readers"]["test"] = {"_target_": "os.system", "command": "true"}
     path.write_text(yaml.safe_dump(content))
     assert "data.readers.test=os.system: would run code" in refusal(copy)
+
+
+@pytest.mark.slow
+def test_an_evaluated_checkpoint_deploys_as_a_run_does(own_run):
+    own = [argument for argument in OWN if not argument.startswith(("trainer", "run_dir"))]
+    done = run_module("evaluate", own_run, *own, "checkpoint=run/fine_tuned.safetensors", "run_dir=evaluated")
+    assert done.returncode == 0, done.stderr
+    for run in ("evaluated", "run"):
+        done = run_module(
+            "deploy", own_run, f"run={run}", f"to=of_{run}", "calibrator=symmetric", "prior.absent=0.3"
+        )
+        assert done.returncode == 0, done.stderr
+    first, second = (load_file(own_run / f"of_{run}" / "model.safetensors") for run in ("evaluated", "run"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

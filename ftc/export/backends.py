@@ -38,7 +38,7 @@ class Backend:
 
 
 def load_backend(model: Path, device: Device = "auto") -> Backend:
-    """Load a model of whatever kind the path holds.
+    """Load a model of whatever kind the path holds; files of torch.export, which unpickle, are not loaded.
 
     Args:
         model: a deployed folder, a run folder, or a file of either graph format.
@@ -53,7 +53,10 @@ def load_backend(model: Path, device: Device = "auto") -> Backend:
             return Backend(facts, str(file_digest(str(path))), run)
     if not model.exists():
         raise InputError(f"model={model}: no such file or folder")
-    raise InputError(f"model={model}: no model; name a folder of ftc.deploy, an .onnx or .pt2 file, or a run")
+    raise InputError(
+        f"model={model}: no model that is run here; name a folder of ftc.deploy with timm or ONNX, an .onnx "
+        "file, or a run"
+    )
 
 
 Loader = Callable[[Path, Device], tuple[Path, Facts, Run]]
@@ -63,13 +66,10 @@ def _kinds(model: Path) -> dict[Path, Loader]:
     """The files that tell what a model is, in the order in which they are looked for."""
     if model.suffix == ".onnx":
         return {model: _onnx}
-    if model.suffix == ".pt2":
-        return {model: _program}
     return {
         model / FILE_NAME: _run,
         model / "config.json": _timm,
         model / "model.onnx": _onnx,
-        model / "model.pt2": _program,
     }
 
 
@@ -86,21 +86,6 @@ def _onnx(path: Path, device: Device) -> tuple[Path, Facts, Run]:
     return path, facts, lambda images: session.run(["logits"], {"images": _given(images, facts)})[0]
 
 
-def _program(path: Path, device: Device) -> tuple[Path, Facts, Run]:
-    import torch
-
-    texts = {"facts.json": ""}
-    with damage(path):
-        program = torch.export.load(path, extra_files=texts).module()
-        facts = Facts.checked(json.loads(texts["facts.json"]), f"model={path}")
-
-    def run(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return program(torch.from_numpy(_given(images, facts)))[0].numpy()
-
-    return path, facts, run
-
-
 def _timm(path: Path, device: Device) -> tuple[Path, Facts, Run]:
     import timm
 
@@ -108,6 +93,8 @@ def _timm(path: Path, device: Device) -> tuple[Path, Facts, Run]:
         content = json.loads(path.read_bytes())
     facts = Facts.checked(content.get("ftc", {}), f"model={path.parent}")
     weights = path.with_name("model.safetensors")
+    if not weights.is_file():
+        raise InputError(f"model={path.parent}: has no {weights.name}; deploy it again")
     with damage(weights):
         model = timm.create_model(f"local-dir:{path.parent}", pretrained=True).eval()
     return weights, facts, _by_torch(model, facts, device)

@@ -184,10 +184,11 @@ class Card:
                 f'classify = pipeline("image-classification", "{folder}")\n'
                 'print(classify("image.jpg"))\n```\n'
             )
-        yield (
-            "With ftc, which also tells the group of the label and the γ at which it would change:\n\n"
-            f"```bash\npython -m ftc.predict model={folder} images=image.jpg\n```"
-        )
+        if any(one.predicts for one in self.agreements):
+            yield (
+                "With ftc, which also tells the group of the label and the γ at which it would change:\n\n"
+                f"```bash\npython -m ftc.predict model={folder} images=image.jpg\n```"
+            )
 
     def _limits(self) -> Iterator[str]:
         if not self.record.num_samples.get("absent"):

@@ -68,7 +68,7 @@ class Predictor:
     Files are decoded as in training, in threads beside the model, and in constant memory.
 
     Args:
-        model: a folder of ``ftc.deploy``, its ``.onnx`` or ``.pt2`` file, or a finished run's folder.
+        model: a folder of ``ftc.deploy``, its ``.onnx`` file, or a finished run's folder.
         device: where to compute; ``auto`` for an accelerator where there is one.
         batch_size: images that the model is given at a time.
         num_workers: threads that decode.

@@ -48,7 +48,7 @@ def folder(plain, tmp_path_factory):
     facts = facts_of(plain, PARTITION, gamma=GAMMA, temperature=TEMPERATURE)
     deployment = Deployment(restore_classifier(description(plain), state), facts)
     folder = tmp_path_factory.mktemp("deployed")
-    for name in ("timm", "onnx", "torch_export"):
+    for name in ("timm", "onnx"):
         FORMATS[name].write(deployment, folder)
     return folder
 
@@ -63,7 +63,7 @@ def images(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-ENGINES = ("", "model.onnx", "model.pt2")
+ENGINES = ("", "model.onnx")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -169,7 +169,7 @@ def test_without_absent_classes_nothing_flips(plain, tmp_path):
 def test_what_is_no_model_is_one_line(folder, tmp_path):
     with pytest.raises(InputError, match=r"gone: no such file or folder$"):
         Predictor(tmp_path / "gone")
-    with pytest.raises(InputError, match="no model; name a folder of"):
+    with pytest.raises(InputError, match="no model that is run here; name"):
         Predictor(tmp_path)
     (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
     with pytest.raises(InputError, match="is damaged"):

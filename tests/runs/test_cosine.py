@@ -6,6 +6,7 @@ import csv
 import json
 
 import pytest
+from PIL import Image
 
 from tests.commands import run_module, run_train
 from tests.interruption import TINY
@@ -37,6 +38,10 @@ def test_formats_but_timm_have_it(home):
     assert done.returncode == 0, done.stderr
     assert "formats=timm is left out: timm has no cosine head" in done.stdout
     assert {path.name for path in (home / "deployed").iterdir()} == {"model.pt2", "README.md"}
+    assert "ftc.predict" not in (home / "deployed" / "README.md").read_text()
+    Image.new("L", (9, 9)).save(home / "one.png")
+    refused = run_module("predict", home, "model=deployed", "images=one.png")
+    assert "model=deployed: no model that is run here" in refused.stderr
 
 
 def test_a_temperature_is_in_its_scale_and_labels_are_the_runs(home):

@@ -115,7 +115,7 @@ def test_a_head_with_other_columns_deploys_to_every_format(home):
     done = run_module("deploy", home, "run=short", "to=deployed", formats)
     assert done.returncode == 0, done.stderr
     predictions = {}
-    for model in ("deployed", "deployed/model.onnx", "deployed/model.pt2", "short"):
+    for model in ("deployed", "deployed/model.onnx", "short"):
         done = run_module(
             "predict", home, f"model={model}", "images=photos/test", "to=out.jsonl", "overwrite=true"
         )

@@ -77,6 +77,7 @@ class Format(ABC):
         files: what a folder of this format has; the first is what loads it.
         needs: packages of the extra ``export`` that writing and verifying it take.
         exact: whether its labels must be those of the model; not so where numbers are rounded.
+        predicts: whether `ftc.export.Predictor` takes a folder of it.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Format(ABC):
     files: tuple[str, ...]
     needs: tuple[str, ...] = ()
     exact: bool = True
+    predicts: bool = True
 
     @property
     def file(self) -> str:

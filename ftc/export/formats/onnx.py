@@ -66,6 +66,7 @@ class OnnxInt8(Onnx):
     title = "ONNX, 8 bits"
     files = ("model.int8.onnx",)
     exact = False
+    predicts = False
 
     def write(self, deployment: Deployment, folder: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic

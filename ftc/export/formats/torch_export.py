@@ -25,6 +25,7 @@ class TorchExport(Format):
     name = "torch_export"
     title = "torch.export"
     files = ("model.pt2",)
+    predicts = False
 
     def write(self, deployment: Deployment, folder: Path) -> None:
         shapes = {"images": {0: torch.export.Dim("batch")}}
@@ -40,6 +41,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+# It unpickles: load no file of people whom you do not trust.
 facts = {{{quoted(FACTS)}: ""}}
 model = torch.export.load({quoted(f"{folder}/{self.file}")}, extra_files=facts).module()
 facts = json.loads(facts[{quoted(FACTS)}])

@@ -91,7 +91,7 @@ def deploy(config: DeployConfig) -> dict[str, Any]:
         reference = _Reference(logits / temperature, reader.targets, files, row)
         agreements = {}
         for one in formats:
-            one.write(deployment, folder)
+            _write(one, deployment, folder)
             agreements[one] = _verified(one, run, deployment, reference, folder, Path(place))
         title = f"{run.record.name}, {stage.title or name}, γ = {choice.gamma:.2f}, T = {temperature:.2f}"
         rows = {one.title: found for one, found in agreements.items()}
@@ -178,6 +178,19 @@ def _check_measured(run: FinishedRun, name: str, logits: Tensor, target: Tensor,
         if run.record.device == "cpu" and _precision(run) == "32-true":
             raise InputError(f"run={run.folder}: {line}; its files are not those that it measured")
         out.print(f"{run.folder}: {line} (it ran on {run.record.device or 'another device'})")
+
+
+def _write(one: Format, deployment: Deployment, folder: Path) -> None:
+    """Write a format; whatever an exporter raises on a model that it does not know becomes a line."""
+    try:
+        one.write(deployment, folder)
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:  # exporters raise almost anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"formats={one.name}: this model cannot be exported ({reason}); leave the format out"
+        ) from error
 
 
 def _verified(

@@ -250,6 +250,25 @@ def test_an_export_that_is_another_model_is_refused(copy, format, monkeypatch, c
     assert not (copy / "out").exists() and not list(copy.glob(".part-*"))
 
 
+def test_what_an_exporter_raises_is_one_line(copy, monkeypatch):
+    from ftc import InputError
+    from ftc.config.deployment import DeployConfig
+    from ftc.export.formats import FORMATS
+    from ftc.runs.deploy import deploy
+    from tests.conftest import composed
+
+    def unknown(self, deployment, folder):
+        raise RuntimeError("no such\noperator")
+
+    monkeypatch.chdir(copy)
+    monkeypatch.setattr(type(FORMATS["timm"]), "write", unknown)
+    with pytest.raises(
+        InputError, match=r"^formats=timm: this model cannot be exported \(no such operator\)"
+    ):
+        deploy(composed(DeployConfig, "deploy", "run=run", "to=out"))
+    assert not (copy / "out").exists()
+
+
 def test_an_artefact_with_other_names_is_refused(copy, monkeypatch):
     from ftc import InputError
     from ftc.config.deployment import DeployConfig

@@ -206,7 +206,6 @@ def test_a_model_that_was_extended_is_extended_again(extended, photos):
         assert torch.equal(state[name][:5] if name.startswith("fc.") else state[name], value)
 
 
-@pytest.mark.slow
 def test_a_file_names_the_columns_of_weights_without_names(photos):
     (photos / "names.txt").write_text("\n".join(HUB))
     (photos / "two.txt").write_text("square\ncircle\n")

@@ -104,6 +104,7 @@ def test_a_terminal_that_lacks_letters_does_not_stop_a_run(tmp_path, encoding):
     assert b"Run folder" in done.stdout
 
 
+@pytest.mark.slow
 def test_whoever_stops_reading_does_not_stop_the_run(tmp_path):
     line = f"{sys.executable} -m ftc.train {' '.join(QUICK)} | head -1"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, text=True, capture_output=True, check=True)

@@ -51,6 +51,7 @@ def test_linear_probe_moves_the_head_alone(probe):
     )
 
 
+@pytest.mark.slow
 def test_folds_are_fine_tuned_by_the_method_of_the_run(probe):
     folder, _ = probe
     assert len(RunRecord.read(folder / "run").stages.calibrated["pcv"].details) == 3

@@ -42,6 +42,7 @@ def own(tmp_path, train: int, *options: str):
     )
 
 
+@pytest.mark.slow
 def test_a_last_image_alone_waits_for_the_next_epoch(tmp_path):
     done = own(tmp_path, 65)
     assert done.returncode == 0, done.stderr

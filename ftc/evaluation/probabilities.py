@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -57,68 +58,98 @@ def probabilities(
         logits = {name: {**splits, "pool": splits["val"]} for name, splits in logits.items()}
     gammas = {name: 0.0 for name in ("source", "fine_tuned") if name in logits}
     gammas |= {name: stage.gamma for name, stage in calibrated.items()}
+    models: dict[str, _Model] = {}
     result = {}
     for name, gamma in gammas.items():
-        model = logits.get(name, logits["fine_tuned"])
-        found = {}
-        if "val" in model and "val" in target:
-            source = {} if name == "source" or not compares else logits.get("source", {})
-            found = _temperatures(model, source, target["val"], partition, gamma, origins)
-        test = (model["test"], target["test"], partition, gamma)
+        key = name if name in logits else "fine_tuned"
+        if key not in models:
+            source = {} if key == "source" or not compares else logits.get("source", {})
+            models[key] = _Model(logits[key], source, target, partition, origins)
+        model = models[key]
         result[name] = Probabilities(
             temperatures={
-                key: Scaled(temperature=temperature, uses=uses, **_measured(*test, temperature))
-                for key, (temperature, uses) in found.items()
+                on: Scaled(temperature=temperature, uses=uses, **model.measured(gamma, temperature))
+                for on, (temperature, uses) in model.temperatures(gamma).items()
             },
-            **_measured(*test),
+            **model.measured(gamma),
         )
     return result
 
 
-def _measured(
-    logits: Tensor, target: Tensor, partition: ClassPartition, gamma: float, temperature: float = 1.0
-) -> dict[str, Any]:
-    outcomes = reduce_logits(logits, target, partition)
-    sums = logit_sums(logits, target, partition, temperature)
-    metrics = probability_metrics(sums, outcomes, partition, gamma)
-    metrics["classwise_ece_all"] = classwise_ece(logits, target, partition, gamma, temperature)
-    bins = {
-        group: Reliability(
-            confidence=found.confidence.tolist(),
-            accuracy=found.accuracy.tolist(),
-            num_samples=found.num_samples,
-        )
-        for group, found in reliability_by_group(sums, outcomes, partition, gamma).items()
-    }
-    return {"metrics": nullable(metrics), "reliability": bins}
+class _Model:
+    """The samples under one model; what no γ changes is computed once.
 
+    Args:
+        logits: its logits (N, C) by split.
+        source: those of the source model; empty where it is not compared with.
+        target: int64 (N,), labels by split.
+        partition: seen, absent and other columns.
+        origins: what V and the pool are, in words.
+    """
 
-def _temperatures(
-    model: Splits,
-    source: Splits,
-    target: Tensor,
-    partition: ClassPartition,
-    gamma: float,
-    origins: tuple[str, str],
-) -> dict[str, tuple[float, tuple[str, ...]]]:
-    """Temperatures of a model at γ, with the data that each was fitted on; ``target`` is that of ``val``."""
-    logits, labels = keep_seen(model["val"], target, partition)
-    if not len(labels):
-        return {}
-    origin, pool_origin = origins
-    found: dict[str, tuple[float, tuple[str, ...]]] = {}
-    found["held_out"] = (fit_temperature(logits, labels, partition, gamma), (origin,))
-    if not {"val", "pool"} <= set(source) or "pool" not in model or not partition.absent:
+    def __init__(
+        self,
+        logits: Splits,
+        source: Splits,
+        target: Splits,
+        partition: ClassPartition,
+        origins: tuple[str, str],
+    ) -> None:
+        self.logits, self.target, self.partition, self.origins = logits, target, partition, origins
+        self.outcomes = reduce_logits(logits["test"], target["test"], partition)
+        self.val: tuple[Tensor, Tensor] | None = None
+        self.pool: UnlabelledEvidence | None = None
+        if "val" not in logits or "val" not in target:
+            return
+        val, labels = keep_seen(logits["val"], target["val"], partition)
+        if not len(labels):
+            return
+        self.val = (val, labels)
+        if {"val", "pool"} <= set(source) and "pool" in logits and partition.absent:
+            of_source, _ = keep_seen(source["val"], target["val"], partition)
+            seen = SeenEvidence.from_logits(val, labels, partition, of_source, origins[0])
+            self.pool = UnlabelledEvidence.from_logits(
+                logits["pool"], partition, source["pool"], origins[1], seen
+            )
+
+    def measured(self, gamma: float, temperature: float = 1.0) -> dict[str, Any]:
+        """The fields of `Measured` at γ and T."""
+        test = (self.logits["test"], self.target["test"], self.partition)
+        sums = logit_sums(*test, temperature)
+        metrics = probability_metrics(sums, self.outcomes, self.partition, gamma)
+        metrics["classwise_ece_all"] = classwise_ece(*test, gamma, temperature)
+        bins = {
+            group: Reliability(
+                confidence=found.confidence.tolist(),
+                accuracy=found.accuracy.tolist(),
+                num_samples=found.num_samples,
+            )
+            for group, found in reliability_by_group(sums, self.outcomes, self.partition, gamma).items()
+        }
+        return {"metrics": nullable(metrics), "reliability": bins}
+
+    def temperatures(self, gamma: float) -> dict[str, tuple[float, tuple[str, ...]]]:
+        """Temperatures at γ, with the data that each was fitted on."""
+        if self.val is None:
+            return {}
+        origin, pool_origin = self.origins
+        fitted = fit_temperature(*self.val, self.partition, gamma)
+        found: dict[str, tuple[float, tuple[str, ...]]] = {"held_out": (fitted, (origin,))}
+        if self.pool is None or self.pool.seen is None or self._beliefs is None:
+            return found
+        seen, (posterior, absent_hit) = self.pool.seen.fine_tuned, self._beliefs
+        margin = self.pool.fine_tuned.margin
+        accuracy = expected_accuracy((seen.margin, seen.hit), margin, posterior, absent_hit, gamma)
+        temperature = matching_temperature(self.logits["pool"], self.partition, gamma, accuracy)
+        found["pool"] = (temperature, (pool_origin, origin, "source model"))
         return found
-    of_source, _ = keep_seen(source["val"], target, partition)
-    seen = SeenEvidence.from_logits(logits, labels, partition, of_source, origin)
-    pool = UnlabelledEvidence.from_logits(model["pool"], partition, source["pool"], pool_origin, seen)
-    try:
-        posterior, _, absent_hit = beliefs(pool)
-    except InputError:
-        return found  # margins that do not vary tell nothing of an image's group
-    of_seen = (seen.fine_tuned.margin, seen.fine_tuned.hit)
-    accuracy = expected_accuracy(of_seen, pool.fine_tuned.margin, posterior, absent_hit, gamma)
-    temperature = matching_temperature(model["pool"], partition, gamma, accuracy)
-    found["pool"] = (temperature, (pool_origin, origin, "source model"))
-    return found
+
+    @cached_property
+    def _beliefs(self) -> tuple[Tensor, float] | None:
+        """The posteriors of the pool's images, and the hit rate among absent ones."""
+        assert self.pool is not None
+        try:
+            posterior, _, absent_hit = beliefs(self.pool)
+        except InputError:
+            return None  # margins that do not vary tell nothing of an image's group
+        return posterior, absent_hit

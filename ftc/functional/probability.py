@@ -98,10 +98,7 @@ def logit_sums(logits: Any, target: Any, partition: ClassPartition, temperature:
     Raises:
         InputError: see `as_logits`, `check_finite` and `check_target`; a temperature that is not positive.
     """
-    check_temperature(temperature)
-    z = as_logits(logits, partition)
-    y = check_target(target, z, partition)
-    check_finite(z)
+    z, y = _checked(logits, target, partition, temperature)
     is_absent = label_groups(y, partition) == ABSENT
     names = ("sum_fixed", "sum_absent", "squares_fixed", "squares_absent", "own")
     found = {name: z.new_zeros(len(z)) for name in names}
@@ -256,10 +253,7 @@ def classwise_ece(
     Raises:
         InputError: see `as_logits`, `check_finite` and `check_target`; a temperature that is not positive.
     """
-    check_temperature(temperature)
-    z = as_logits(logits, partition)
-    y = check_target(target, z, partition)
-    check_finite(z)
+    z, y = _checked(logits, target, partition, temperature)
     total = torch.cat([scaled(z[rows], partition, gamma, temperature).logsumexp(1) for rows in blocks(z)])
     shift = gamma * in_absent(partition, z.device)
     gaps = []
@@ -268,6 +262,17 @@ def classwise_ece(
         found = equal_mass_means((own - total[:, None]).exp().T, (y == of_block[:, None]).double(), bins)
         gaps.append((found[0] - found[1]).abs().mean(1))
     return float(torch.cat(gaps).mean())
+
+
+def _checked(
+    logits: Any, target: Any, partition: ClassPartition, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) and labels (N,) as tensors, both checked, and so is T."""
+    check_temperature(temperature)
+    z = as_logits(logits, partition)
+    y = check_target(target, z, partition)
+    check_finite(z)
+    return z, y
 
 
 def scaled(z: Tensor, partition: ClassPartition, gamma: float, temperature: float = 1.0) -> Tensor:

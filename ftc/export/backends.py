@@ -113,6 +113,8 @@ def _run(path: Path, device: Device) -> tuple[Path, Facts, Run]:
 def _by_torch(model: nn.Module, facts: Facts, device: Device) -> Run:
     import torch
 
+    from ftc.data.batch_transforms import normalise
+
     if device == "auto":
         device = (
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -126,7 +128,7 @@ def _by_torch(model: nn.Module, facts: Facts, device: Device) -> Run:
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
-            return model((pixels.float() / 255 - mean) / std).float().cpu().numpy()
+            return model(normalise(pixels, mean, std)).float().cpu().numpy()
 
     return run
 

@@ -18,12 +18,7 @@ CALIBRATED_WEIGHTS = "checkpoints/calibrated.safetensors"
 
 
 def bundle(
-    folder: Path,
-    record: RunRecord,
-    name: str,
-    calibrator: Calibrator[Any],
-    gamma: float | None = None,
-    temperature: float = 1.0,
+    folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The model that a calibrator leads to, as weights that nobody needs ftc for.
 
@@ -32,11 +27,9 @@ def bundle(
         record: record of the run.
         name: name of the calibrator in the record.
         calibrator: the calibrator, which says which weights its γ is for.
-        gamma: γ in logits; None for the calibrator's.
-        temperature: T, by which all logits are divided.
 
     Returns:
-        Weights under the names of the plain timm model, γ and T in the head, and their metadata: what
+        Weights under the names of the plain timm model, γ in the head's bias, and their metadata: what
         `ftc.models.restore_classifier` and `ftc.export.facts.Facts` need and, where weights were moved,
         ``alpha``.
 
@@ -44,20 +37,18 @@ def bundle(
         InputError: a missing file of weights, or a head without a bias.
     """
     stage = record.stages.calibrated[name]
-    gamma = stage.gamma if gamma is None else gamma
     weights = load_tensors(folder / FINE_TUNED_WEIGHTS)
     metadata = load_metadata(folder / FINE_TUNED_WEIGHTS)
     metadata |= {
         "partition": record.partition.model_dump(mode="json"),
         "calibrator": name,
-        "gamma": gamma,
-        "temperature": temperature,
+        "gamma": stage.gamma,
     }
     if calibrator.weights is not None:
         metadata["alpha"] = alpha = stage.details["alpha"]
         weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
     partition = record.partition.partition()
-    return fold_calibration(weights, metadata["head"], partition, gamma, temperature), metadata
+    return fold_calibration(weights, metadata["head"], partition, stage.gamma), metadata
 
 
 def write_bundle(folder: Path, record: RunRecord, name: str, calibrator: Calibrator[Any]) -> Path:

@@ -70,6 +70,12 @@ def row_of(logits: Tensor, target: Tensor, partition: ClassPartition, average: A
     return {name: found[name] for name in ROW}
 
 
+def near_ties(logits: Tensor) -> Tensor:
+    """Samples whose two leading logits are no further apart than `TIE`, bool (N,)."""
+    leading = logits.double().topk(min(2, logits.shape[1]), dim=1).values
+    return leading[:, 0] - leading[:, -1] <= TIE
+
+
 def compare(
     expected: Tensor, found: Tensor, target: Tensor, partition: ClassPartition, average: Average
 ) -> Agreement:
@@ -80,8 +86,7 @@ def compare(
     """
     if found.shape != expected.shape:
         raise InputError(f"it gives logits {tuple(found.shape)}, the model {tuple(expected.shape)}")
-    best, second = expected.double().topk(min(2, expected.shape[1]), dim=1).values.T[[0, -1]]
-    near = best - second <= TIE
+    near = near_ties(expected)
     other = expected.argmax(1) != found.argmax(1)
     return Agreement(
         row=row_of(found, target, partition, average),

@@ -24,9 +24,9 @@ from ftc.export.card import CARD, Card, is_deployed
 from ftc.export.facts import Facts
 from ftc.export.formats import FORMATS, Deployment, Format
 from ftc.export.hub import push
-from ftc.export.verification import ROW, Agreement, compare, logits_of_recipe, row_of
+from ftc.export.verification import ROW, Agreement, compare, logits_of_recipe, near_ties, row_of
 from ftc.files import folder_written_whole
-from ftc.models import Classifier, restore_classifier
+from ftc.models import Classifier, fold_calibration, restore_classifier
 from ftc.partition import PartitionManifest
 from ftc.reporting.tables import console, deployment_table
 from ftc.results import Measured
@@ -81,10 +81,14 @@ def deploy(config: DeployConfig) -> dict[str, Any]:
     stage = run.record.stages.calibrated[name]
     temperature = _temperature(config, run, name, out)
     choice = choose_gamma(config, run, measured, stage.gamma, temperature, out)
-    weights, metadata = bundle(run.folder, run.record, name, calibrator, choice.gamma, temperature)
     facts = facts.model_copy(update={"gamma": choice.gamma, "temperature": temperature})
-    deployment = Deployment(restore_classifier(metadata, weights), facts)
-    logits[:, list(run.partition.absent)] += choice.gamma - stage.gamma
+    # The calibrator's γ is in the weights already.
+    moved = choice.gamma - stage.gamma
+    measured.load_timm_state_dict(
+        fold_calibration(weights, metadata["head"], run.partition, moved, temperature)
+    )
+    deployment = Deployment(measured, facts)
+    logits[:, list(run.partition.absent)] += moved
     with folder_written_whole(to, config.overwrite) as folder, tempfile.TemporaryDirectory() as place:
         files = _as_files(reader, facts.preprocessing.mode, Path(place), out)
         row = row_of(logits, reader.targets, run.partition, run.calibration.average)
@@ -171,8 +175,7 @@ def _check_measured(run: FinishedRun, name: str, logits: Tensor, target: Tensor,
     """
     row = row_of(logits, target, run.partition, run.calibration.average)
     recorded = run.record.stages.calibrated[name].metrics
-    ties = compare(logits, logits, target, run.partition, run.calibration.average).ties
-    different = _difference(row, recorded, ties, run.record.num_samples)
+    different = _difference(row, recorded, int(near_ties(logits).sum()), run.record.num_samples)
     if different:
         line = f"{different} by the run's own weights and images on this machine, in float32"
         if run.record.device == "cpu" and _precision(run) == "32-true":

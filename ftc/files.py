@@ -35,9 +35,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files private, and so do some writers; a run's files follow the umask like any other.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_umask())
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
@@ -63,8 +61,7 @@ def folder_written_whole(path: Path, replace: bool) -> Iterator[Path]:
     old = temporary.with_name(f"{temporary.name}-old")
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
+        umask = _umask()
         for written in (*temporary.rglob("*"), temporary):
             written.chmod((0o777 if written.is_dir() else 0o666) & ~umask)
             flush(written)
@@ -77,6 +74,12 @@ def folder_written_whole(path: Path, replace: bool) -> Iterator[Path]:
     finally:
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 class DamagedError(InputError):

@@ -20,7 +20,7 @@ from ftc.evaluation.probabilities import probabilities
 from ftc.evaluation.summary import Evaluation, calibrated_record, fine_tuned_record
 from ftc.export.bundle import write_bundle
 from ftc.files import file_digest
-from ftc.models import copied, description
+from ftc.models import copied
 from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord, StageRecords, versions
 from ftc.runs.folder import Predictions, RunFolder, by_split, do_once
@@ -124,9 +124,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
                 folder.start(config, identity(config, parts.images), manifest(parts))
         check_shared(folder.path / CONFIG_FILE, lambda: shared_facts(parts, weights), leads())
         if leads():
-            folder.keep_fine_tuned(
-                state, {**description(parts.classifier), "class_names": parts.images.class_names}
-            )
+            folder.keep_fine_tuned(state, parts.classifier, parts.images.class_names)
             if deployed is not None:
                 write_bundle(folder.path, record, deployed, calibrators[deployed])
             folder.keep_predictions(found, record)

@@ -22,7 +22,7 @@ from ftc.config.commands import JobConfig
 from ftc.errors import InputError
 from ftc.export.bundle import FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS
 from ftc.files import damage, flush, remove_parts, written_whole
-from ftc.models import save_weights
+from ftc.models import Classifier, description, save_weights
 from ftc.partition import PartitionManifest
 from ftc.reporting.figures import write_figures
 from ftc.reporting.tables import print_record
@@ -209,8 +209,11 @@ class RunFolder:
         with written_whole(self.path / SOURCE_WEIGHTS) as temporary:
             shutil.copyfile(weights, temporary)
 
-    def keep_fine_tuned(self, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """Write ``fine_tuned.safetensors``; its metadata are ``model``, ``head`` and ``class_names``."""
+    def keep_fine_tuned(
+        self, weights: Mapping[str, Tensor], classifier: Classifier, class_names: Sequence[str]
+    ) -> None:
+        """Write ``fine_tuned.safetensors``; its metadata describe the classifier and name its columns."""
+        metadata = {**description(classifier), "class_names": class_names}
         save_weights(self.path / FINE_TUNED_WEIGHTS, weights, metadata)
 
     def keep_predictions(self, stages: Mapping[str, Predictions], record: RunRecord) -> None:

@@ -14,7 +14,7 @@ from ftc.evaluation.probabilities import probabilities
 from ftc.export.bundle import write_bundle
 from ftc.functional import SeenStatistics, predicted_columns
 from ftc.metrics import FeatureDrift
-from ftc.models import copied, description
+from ftc.models import copied
 from ftc.partition import ClassPartition
 from ftc.results import OwnDomain, Probabilities, RunRecord, StageRecord, StageRecords, nullable, versions
 from ftc.runs.folder import Predictions, by_split
@@ -80,10 +80,7 @@ def report(
         weights = copied(parts.classifier.timm_state_dict())
         if leads():
             folder.keep_source(source_weights)
-            folder.keep_fine_tuned(
-                weights,
-                {**description(parts.classifier), "class_names": parts.images.class_names},
-            )
+            folder.keep_fine_tuned(weights, parts.classifier, parts.images.class_names)
             write_bundle(folder.path, record, deployed, parts.calibrators[deployed])
             folder.keep_predictions(predictions, record)
             folder.keep_epochs(callback.history, record)

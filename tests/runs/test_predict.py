@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -178,7 +177,3 @@ def test_ray_gives_the_same_rows(home, rows):
     done = predict(home, "images=photos", "to=ray.csv", "top_k=2", "engine=ray")
     assert done.returncode == 0, done.stderr
     assert (home / "ray.csv").read_bytes() == (home / "all.csv").read_bytes()
-
-
-def test_processes_are_not_left_behind(home):
-    assert not [child for child in multiprocessing.active_children() if child.name.startswith("predict")]

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from ftc.export.formats.onnx import OPSET
 from ftc.models import load_metadata, load_tensors, save_weights
 from tests.commands import run_module
+from tests.conftest import readme_blocks
 from tests.runs.conftest import CLASSES, OWN
 
 FORMATS = "formats=[timm,onnx,onnx_int8,torch_export]"
@@ -92,6 +93,14 @@ def test_onnx_says_what_it_is_and_takes_batches_of_any_size(deployed):
         logits, probabilities = session.run(None, {"images": images})
         np.testing.assert_allclose(probabilities.sum(1), np.ones(size), rtol=1e-5)
         assert logits.shape == (size, 6)
+
+
+def test_the_example_of_the_docs_predicts(deployed, monkeypatch, capsys):
+    monkeypatch.chdir(deployed)
+    shutil.copy(next((deployed / "photos" / "test" / "dog").glob("*.jpg")), "photo.jpg")
+    (block,) = (b for b in readme_blocks("python", "docs/deploying.md") if "Predictor(" in b)
+    exec(block, {})
+    assert re.match(r"\('\w+', '\w+', '\w+'\) \(0\.", capsys.readouterr().out)
 
 
 @pytest.mark.slow

@@ -78,60 +78,67 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
         load_named(Path(config.checkpoint), parts.classifier, parts.images, config.source.strict, out)
         with stages.timed("evaluation"):
             callback, after, found["checkpoint"] = _evaluation(parts, calibrators, observed)
-        predictions = found["checkpoint"]
-        logits = {"fine_tuned" if n == "checkpoint" else n: by_split(p, "logits") for n, p in found.items()}
-        # The default may be one of those that are left out.
-        usual = config.calibration.deployed
-        estimators = [name for name, calibrator in calibrators.items() if calibrator.lane != "oracle"]
-        deployed = usual if usual in estimators else next(iter(estimators), None)
         # All processes take part in gathering sharded weights.
         state = copied(parts.classifier.timm_state_dict())
-        test = predictions["test"]
-        calibrated = {name: calibrated_record(result) for name, result in after.calibrated.items()}
-        record = RunRecord(
-            experiment=config.name,
-            title=config.title(),
-            seed=None,
-            partition=partition.record(),
-            versions=versions(),
-            device=parts.trainers.device.type,
-            timing=stages.timing,
-            num_samples=after.num_samples,
-            deployed=deployed,
-            checkpoint=file_digest(config.checkpoint),
-            per_class=per_class(
-                test["logits"], test["target"], partition, parts.images.class_names, calibrated
-            ),
-            probabilities=probabilities(
-                logits,
-                by_split(predictions, "target"),
-                partition,
-                calibrated,
-                callback.streams.pool_from_val,
-                ("seen val", callback.streams.pool_origin),
-                compares=not parts.new,
-            ),
-            stages=StageRecords(
-                source=None
-                if before is None
-                else fine_tuned_record(before, ("source.checkpoint", *parts.begun_from)),
-                fine_tuned=fine_tuned_record(after, ("checkpoint",)),
-                calibrated=calibrated,
-            ),
-        )
+        record = _record(config, parts, found, callback, before, after, stages.timing)
         with all_or_none():
             if leads():
                 folder.start(config, identity(config, parts.images), manifest(parts))
         check_shared(folder.path / CONFIG_FILE, lambda: shared_facts(parts, weights), leads())
         if leads():
             folder.keep_fine_tuned(state, parts.classifier, parts.images.class_names)
-            if deployed is not None:
-                write_bundle(folder.path, record, deployed, calibrators[deployed])
+            if record.deployed is not None:
+                write_bundle(folder.path, record, record.deployed, calibrators[record.deployed])
             folder.keep_predictions(found, record)
             folder.keep_figures(record)
             folder.keep_per_class(record)
             folder.finish(record)
         return record
+
+
+def _record(
+    config: EvaluateConfig,
+    parts: Parts,
+    found: Mapping[str, Predictions],
+    callback: CalibrationCallback,
+    before: Evaluation | None,
+    after: Evaluation,
+    timing: dict[str, float],
+) -> RunRecord:
+    """The record of the source model's evaluation, if any, and the checkpoint's."""
+    partition, predictions = parts.partition, found["checkpoint"]
+    test, calibrated = predictions["test"], {n: calibrated_record(r) for n, r in after.calibrated.items()}
+    # The default may be one of those that are left out.
+    usual = config.calibration.deployed
+    estimators = [name for name, calibrator in parts.calibrators.items() if calibrator.lane != "oracle"]
+    origin = ("source.checkpoint", *parts.begun_from)
+    return RunRecord(
+        experiment=config.name,
+        title=config.title(),
+        seed=None,
+        partition=partition.record(),
+        versions=versions(),
+        device=parts.trainers.device.type,
+        timing=timing,
+        num_samples=after.num_samples,
+        deployed=usual if usual in estimators else next(iter(estimators), None),
+        checkpoint=file_digest(config.checkpoint),
+        per_class=per_class(test["logits"], test["target"], partition, parts.images.class_names, calibrated),
+        probabilities=probabilities(
+            {"fine_tuned" if n == "checkpoint" else n: by_split(p, "logits") for n, p in found.items()},
+            by_split(predictions, "target"),
+            partition,
+            calibrated,
+            callback.streams.pool_from_val,
+            ("seen val", callback.streams.pool_origin),
+            compares=not parts.new,
+        ),
+        stages=StageRecords(
+            source=None if before is None else fine_tuned_record(before, origin),
+            fine_tuned=fine_tuned_record(after, ("checkpoint",)),
+            calibrated=calibrated,
+        ),
+    )
 
 
 def _evaluation(

@@ -19,6 +19,7 @@ examples:
   python -m ftc.prepare office_home --to data
   python -m ftc.prepare office_home --to data --from OfficeHomeDataset.zip --lists CLONE
   python -m ftc.prepare vtab --task dtd --to data
+  python -m ftc.prepare emoji --to data --from FOLDER_OF_TGZ
   python -m ftc.prepare iwildcam --to data --from iwildcam_v2.0
 """
 
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         metavar="CLONE",
         help="take the official lists from this clone of the paper's released repository; by default our own "
-        "are drawn: 70/30 of every class for office_home, 80/20 for imagenet_r and imagenet_sketch",
+        "are drawn: 70/30 of every class for office_home, 80/20 for imagenet_r and imagenet_sketch; "
+        "emoji has no official ones",
     )
     parser.add_argument(
         "--groups",

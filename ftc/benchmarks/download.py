@@ -15,7 +15,8 @@ from ftc.benchmarks.catalogue import Benchmark
 from ftc.errors import InputError
 from ftc.hub import hub_within_reach
 
-_BROKEN = (
+# What Python raises on archives that are broken.
+BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
     gzip.BadGzipFile,
@@ -86,7 +87,7 @@ def extract(archive: Path, folder: Path) -> Path:
     except RuntimeError as error:  # zipfile's, on a password or on an unknown method of compression
         reason = " ".join(str(error).split())
         raise InputError(f"--from {archive}: {reason}; unpack it, and give the folder") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--from {archive}: a broken archive ({reason}); get it again") from error
     return folder

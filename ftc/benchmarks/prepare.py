@@ -22,10 +22,12 @@ from ftc.benchmarks.catalogue import (
     WILDS_COLUMNS,
     WILDS_IMAGES,
     Benchmark,
+    command,
     find,
     read_table,
 )
 from ftc.benchmarks.download import download, extract
+from ftc.benchmarks.emoji import WEIGHTS, concept, emoji_images, write_weights
 from ftc.benchmarks.hub_tables import (
     IMAGE_FILES,
     Images,
@@ -99,8 +101,10 @@ def prepare(
     """
     benchmark = find(name)
     folder = benchmark.folder(to, task)
-    if lists is not None and not benchmark.lists:
-        raise InputError(f"--lists {lists}: {name} has no lists; leave it out")
+    if lists is not None and not benchmark.official:
+        raise InputError(f"--lists {lists}: {name} has no official lists; leave it out")
+    if groups is not None and benchmark.packages:
+        raise InputError(f"--groups {groups}: {name} has groups of its own; leave it out")
     if groups is not None and (lists is not None or not benchmark.lists):
         whose = "the official lists are" if benchmark.lists else f"{name} has no lists of our own; it is"
         raise InputError(f"--groups {groups}: {whose} taken as published; leave it out")
@@ -113,6 +117,8 @@ def prepare(
         raise InputError(f"--from {original}: no such file or folder")
     group = None if groups is None else _group_finder(groups)
     official = None if lists is None else official_lists(benchmark, lists)
+    if original is None and benchmark.packages:
+        raise InputError(f"{name}: comes in npm packages; get it with: {command(benchmark, to)}")
     if original is None:
         original, origin = download(benchmark, task)
     else:
@@ -168,6 +174,9 @@ def _lay_out(
 ) -> dict[str, Any]:
     if benchmark.tasks:
         return _lay_out_tables(original, result)
+    if benchmark.packages:
+        write_weights(result / WEIGHTS)
+        return _lay_out_images(benchmark, original, result, None, concept)
     if benchmark.lists:
         return _lay_out_images(benchmark, original, result, official, group)
     return _lay_out_wilds(original, result)
@@ -202,10 +211,13 @@ def _summary(folder: Path, state: str, manifest: Prepared) -> str:
         return f"{line}, official lists"
     if manifest.lists is not None:
         share = round(100 * BENCHMARKS[manifest.benchmark].train_share)
-        grouped = "" if manifest.groups is None else ", groups on one side"
+        benchmark = BENCHMARKS[manifest.benchmark]
+        grouped = ", groups on one side" if manifest.groups or benchmark.packages else ""
+        line = f"{line}, lists of our own ({share}/{100 - share} of every class{grouped})"
+        if not benchmark.official:
+            return line
         return (
-            f"{line}, lists of our own ({share}/{100 - share} of every class{grouped}), not official ones: "
-            "give a clone of the paper's released repository as --lists for those"
+            f"{line}, not official ones: give a clone of the paper's released repository as --lists for those"
         )
     return line
 
@@ -309,6 +321,8 @@ def _folders(original: Path) -> Iterator[Path]:
 
 def _images(benchmark: Benchmark, original: Path) -> tuple[bool, Images]:
     """A benchmark's images, and whether they have file names of their own."""
+    if benchmark.packages:
+        return True, emoji_images(benchmark, original)
     for root in _folders(original):
         found = _class_folders(benchmark, root)
         if found:

@@ -83,6 +83,8 @@ class TrainConfig(JobConfig):
     def _fits_together(self) -> TrainConfig:
         if self.data.benchmark is not None:
             self.data.check_present()
+        # A benchmark may bring the weights, so that its absence is what is to be said.
+        self.model.check_present()
         self.partition.check(self.data.num_classes)
         self._check_objective()
         whole = {"ema": self.ema, "compile": self.compile}

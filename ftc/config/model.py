@@ -24,13 +24,20 @@ class TimmModelConfig(Node):
     kwargs: dict[str, Any]
 
     @model_validator(mode="after")
-    def _weights_exist(self) -> TimmModelConfig:
-        if self.weights is not None and not Path(self.weights).is_file():
-            raise InputError(f"model.weights={self.weights}: no such file")
+    def _overlay_has_keys(self) -> TimmModelConfig:
         overlay = self.kwargs.get("pretrained_cfg_overlay")
         if overlay is not None and not isinstance(overlay, dict):
             raise InputError(f"model.kwargs.pretrained_cfg_overlay={overlay}: give keys and values of timm's")
         return self
+
+    def check_present(self) -> None:
+        """Refuse a file of weights that is not there.
+
+        Raises:
+            InputError: names it.
+        """
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise InputError(f"model.weights={self.weights}: no such file")
 
     @property
     def file(self) -> str | None:
@@ -63,6 +70,9 @@ class ClipModelConfig(Node):
 
     file: ClassVar[None] = None
     head: ClassVar[Literal["linear"]] = "linear"
+
+    def check_present(self) -> None:
+        """There is no file to be there: the library finds its weights."""
 
     def identity(self) -> dict[str, Any]:
         """Everything that the model depends on."""

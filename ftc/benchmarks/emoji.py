@@ -6,14 +6,16 @@ subcategory of Unicode's emoji list, of emoji that all four vendors draw.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import json
 import re
+import shlex
 import tarfile
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, StringConstraints, TypeAdapter
 
 from ftc.benchmarks.catalogue import Benchmark
 from ftc.benchmarks.download import BROKEN
@@ -52,8 +54,30 @@ _PEOPLE = frozenset(
 )
 _HAIR = frozenset(["bald", "blond", "curly", "haired", "red", "white"])
 
+# Names become names of folders, and concept and file are told apart by a tilde.
+_Name = Annotated[str, StringConstraints(pattern=r"^[\w &+-]+$")]
+
+
+class _Variation(BaseModel):
+    """An emoji in a skin tone."""
+
+    image: str
+
+
+class _Emoji(BaseModel):
+    """What counts of an entry of ``emoji.json``."""
+
+    category: str
+    subcategory: _Name
+    short_name: _Name
+    image: str
+    skin_variations: dict[str, _Variation] = {}
+
+
+_LIST = TypeAdapter(list[_Emoji])
+
 # What a vendor's package holds: the list of emoji, and images by file name.
-_Package = tuple[list[dict[str, Any]], dict[str, bytes]]
+_Package = tuple[list[_Emoji], dict[str, bytes]]
 
 
 def emoji_images(benchmark: Benchmark, original: Path) -> Images:
@@ -114,19 +138,20 @@ def _read(original: Path, name: str, vendor: str) -> _Package:
     if folder is not None:
         files = (folder / "img" / vendor / str(_SIDE)).glob("*.png")
         return _listed(folder, (folder / "emoji.json").read_bytes()), {f.name: f.read_bytes() for f in files}
-    if len(archives) != 1:
-        found = f"{len(archives)} archives" if archives else "no archive"
+    if not archives:
         raise InputError(
-            f"--from {original}: {found} of {name} in it; get one with: npm pack {name} --pack-destination "
-            f"{original}"
+            f"--from {original}: no archive of {name} in it; get it with: npm pack {name} --pack-destination "
+            f"{shlex.quote(str(original))}"
         )
+    if len(archives) > 1:
+        raise InputError(f"--from {original}: {len(archives)} archives of {name} in it; leave one")
     return _unpacked(archives[0], vendor)
 
 
 def _unpacked(archive: Path, vendor: str) -> _Package:
     text, images = b"", {}
     try:
-        with tarfile.open(archive) as packed:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as packed:
             for member in packed:
                 place = PurePosixPath(member.name)
                 content = packed.extractfile(member) if member.isfile() else None
@@ -136,34 +161,34 @@ def _unpacked(archive: Path, vendor: str) -> _Package:
                     text = content.read()
                 elif place.parts[1:-1] == ("img", vendor, str(_SIDE)):
                     images[place.name] = content.read()
+            # tarfile stops where the files end; the checksum is at the end of the stream.
+            while stream.read(1 << 20):
+                pass
     except BROKEN as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{archive}: a broken archive ({reason}); get it again") from error
     return _listed(archive, text), images
 
 
-def _listed(place: Path, text: bytes) -> list[dict[str, Any]]:
+def _listed(place: Path, text: bytes) -> list[_Emoji]:
     """The list of emoji in a package."""
     try:
-        emoji = json.loads(text)
-        for one in emoji:
-            one["category"], one["subcategory"], one["short_name"], one["image"]
-    except (ValueError, KeyError, TypeError) as error:
+        return _LIST.validate_json(text)
+    except ValueError as error:  # of which pydantic's ValidationError is one
         raise InputError(f"{place}: its emoji.json is not the one that is published; get it again") from error
-    return emoji
 
 
-def _chosen(emoji: list[dict[str, Any]], drawn: set[str]) -> dict[str, str]:
+def _chosen(emoji: list[_Emoji], drawn: set[str]) -> dict[str, str]:
     """The images that count, by their place below a domain's folder, in order.
 
     Where a class has too many, whole concepts are left out, by the hash of their names.
     """
     classes: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for one in emoji:
-        if one["category"] in _LEFT_OUT or one["subcategory"] in _LEFT_OUT or one["image"] not in drawn:
+        if one.category in _LEFT_OUT or one.subcategory in _LEFT_OUT or one.image not in drawn:
             continue
-        name, of = spaceless(one["subcategory"]), _concept(one["short_name"])
-        for file in (one["image"], *_tones(one, drawn)):
+        name, of = spaceless(one.subcategory), _concept(one.short_name)
+        for file in (one.image, *_tones(one, drawn)):
             classes[name][of][f"{name}/{of}~{file}"] = file
     chosen: dict[str, str] = {}
     fewest, most = _IMAGES
@@ -177,9 +202,8 @@ def _chosen(emoji: list[dict[str, Any]], drawn: set[str]) -> dict[str, str]:
     return dict(sorted(chosen.items()))
 
 
-def _tones(one: Mapping[str, Any], drawn: set[str]) -> list[str]:
-    variations = one.get("skin_variations", {})
-    files = [variations[tone].get("image") for tone in _SKIN_TONES if tone in variations]
+def _tones(one: _Emoji, drawn: set[str]) -> list[str]:
+    files = [one.skin_variations[tone].image for tone in _SKIN_TONES if tone in one.skin_variations]
     return [file for file in files if file in drawn]
 
 

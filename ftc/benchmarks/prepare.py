@@ -115,6 +115,8 @@ def prepare(
         raise InputError(f"{folder}: is there but was not prepared; move it away and give it as --from")
     if original is not None and not original.exists():
         raise InputError(f"--from {original}: no such file or folder")
+    if original is not None and benchmark.packages and not original.is_dir():
+        raise InputError(f"--from {original}: no folder; give the one that the npm packages are in")
     group = None if groups is None else _group_finder(groups)
     official = None if lists is None else official_lists(benchmark, lists)
     if original is None and benchmark.packages:

@@ -11,7 +11,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from ftc import ClassPartition, InputError, PartitionedDataModule
-from ftc.benchmarks.digits import mnist, uci_digits
 from ftc.data import (
     ArrayReader,
     EndlessSampler,
@@ -380,16 +379,3 @@ def test_head_width_must_fit_the_readers(reader):
 def test_bad_arrays_are_named(images, targets, message):
     with pytest.raises(InputError, match=message):
         ArrayReader(images, targets, ["a", "b"])
-
-
-def test_digits_are_stratified_and_disjoint():
-    splits = {name: mnist(name) for name in ("train", "val", "test")}
-    for name, per_class in (("train", 300), ("val", 100), ("test", 100)):
-        assert splits[name].targets.bincount().tolist() == [per_class] * 10
-    digests = {name: {image.tobytes() for image in split.images} for name, split in splits.items()}
-    assert not digests["train"] & digests["test"]
-    assert not digests["train"] & digests["val"]
-    assert not digests["val"] & digests["test"]
-    assert len(uci_digits().targets) == 1797
-    with pytest.raises(InputError, match="choose from train, val, test"):
-        mnist("all")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import colorsys
 import csv
 import io
+import json
 import random
+import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +52,31 @@ VTAB_SPLITS = {
     else ("train", "test")
     for task in VTAB_LABELS
 }
+
+VENDORS = ("apple", "facebook", "google", "twitter")
+SKIN_TONES = ("1F3FB", "1F3FC", "1F3FF")
+_ROLES = ("cook", "pilot", "judge", "farmer")
+_FANTASY = ("elf", "genie", "vampire", "zombie", "mage", "fairy", "merperson", "superhero")
+_RESTING = ("in_bed", "in_lotus_position", "bathing")
+
+
+def _of_all_genders(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{gender}{name}" for name in names for gender in ("", "male-", "female-"))
+
+
+# Subcategories of Unicode's list, with their category, and short names of emoji; people have skin tones.
+EMOJI: dict[tuple[str, str], tuple[str, ...]] = {
+    ("Food & Drink", "food-fruit"): tuple(f"fruit_{i}" for i in range(13)),
+    ("Activities", "arts & crafts"): tuple(f"art_{i}" for i in range(12)),
+    ("Objects", "lock"): tuple(f"lock_{i}" for i in range(11)),
+    ("People & Body", "person-role"): _of_all_genders(_ROLES),
+    ("People & Body", "person-fantasy"): _of_all_genders(_FANTASY),
+    ("People & Body", "person-resting"): _of_all_genders(_RESTING),
+    ("Flags", "country-flag"): tuple(f"flag-{i}" for i in range(12)),
+    ("Component", "hair-style"): tuple(f"hair_{i}" for i in range(12)),
+}
+# What a vendor has not drawn.
+UNDRAWN = {"facebook": ("fruit_12.png",), "twitter": ("male-cook-1f3ff.png",)}
 
 
 def draw(label: int, of: int, domain: int, index: int, suffix: str = ".jpg") -> bytes:
@@ -312,6 +339,65 @@ def wilds_folder(
     )
     (root / "RELEASE_v2.0.txt").write_text("")
     return root
+
+
+def emoji_packages(folder: Path, order: int = 0) -> Path:
+    """The npm packages of emoji as ``npm pack`` writes them, one a vendor; a file's name is the short name.
+
+    Args:
+        folder: where they go.
+        order: seeds the order of files in the archives, and that of their lists.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for vendor in VENDORS:
+        listed: list[dict[str, Any]] = []
+        files = {
+            "README.md": b"# emoji-data",
+            f"img/{vendor}/sheets/64.png": b"not an image of one emoji",
+        }
+        for label, ((category, subcategory), names) in enumerate(EMOJI.items()):
+            for number, name in enumerate(names):
+                tones = SKIN_TONES if category == "People & Body" else ()
+                variations = {tone: {"image": f"{name}-{tone.lower()}.png"} for tone in tones}
+                listed.append(
+                    {
+                        "category": category,
+                        "subcategory": subcategory,
+                        "short_name": name,
+                        "image": f"{name}.png",
+                        **({"skin_variations": variations} if variations else {}),
+                    }
+                )
+                for tone, file in enumerate([f"{name}.png", *(one["image"] for one in variations.values())]):
+                    if file not in UNDRAWN.get(vendor, ()):
+                        index = number * (1 + len(SKIN_TONES)) + tone
+                        files[f"img/{vendor}/64/{file}"] = _draw_emoji(label, VENDORS.index(vendor), index)
+        shuffle = random.Random(order)
+        shuffle.shuffle(listed)
+        files["emoji.json"] = json.dumps(listed).encode()
+        archive = folder / f"emoji-datasource-{vendor}-16.0.0.tgz"
+        with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+            for name in shuffle.sample(sorted(files), len(files)):
+                member = tarfile.TarInfo(f"package/{name}")
+                member.size = len(files[name])
+                packed.addfile(member, io.BytesIO(files[name]))
+    return folder
+
+
+def _draw_emoji(label: int, vendor: int, index: int) -> bytes:
+    """An encoded image of 64×64: a coloured shape on a transparent ground."""
+    image = Image.new("RGBA", (64, 64))
+    colour = tuple(int(255 * c) for c in colorsys.hsv_to_rgb(label / len(EMOJI), 0.9 - 0.1 * vendor, 0.9))
+    left, top = index % 20, index // 20
+    box = (left, top, left + 40, top + 40)
+    pen = ImageDraw.Draw(image)
+    if label % 2:
+        pen.ellipse(box, fill=colour)
+    else:
+        pen.rectangle(box, fill=colour)
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG", compress_level=1)
+    return encoded.getvalue()
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -117,6 +117,7 @@ def test_the_base_works_on_saved_logits_and_own_images(base):
     ("extra", "line"),
     [
         ("digits", ("-m", "ftc.train")),
+        ("emoji", ("-m", "ftc.prepare", "emoji", "--from", ".")),
         ("semantic", ("-m", "ftc.train", "partition=near")),
         ("sweeps", ("-m", "ftc.train", "sweep=optuna")),
         ("sweeps", ("-m", "ftc.train", "-m", "seed=0,1", "hydra/launcher=joblib")),
@@ -169,6 +170,12 @@ told = dict(class_names=("cat", "dog"), calibrator="alg", gamma=0, preprocessing
 FORMATS["onnx"].write(Deployment(model, Facts(partition=partition, **told)), pathlib.Path())
 print(Predictor("model.onnx")([numpy.zeros((9, 9, 3), numpy.uint8)])[0].group)
 """
+EMOJI = """
+import pathlib
+from ftc.benchmarks.emoji import write_weights
+write_weights(pathlib.Path("weights.safetensors"))
+print("written")
+"""
 HUB = """
 import datasets
 from ftc.data import HubDataset
@@ -182,6 +189,7 @@ print(HubDataset("table", "train").class_names)
     ("extra", "line", "printed"),
     [
         ("digits", ("-m", "ftc.train", *QUICK), "Run folder: outputs/digits-"),
+        ("emoji", ("-c", EMOJI), "written"),
         ("semantic", ("-c", SEMANTIC), "("),
         ("hub", ("-c", HUB), "('cat', 'dog')"),
         ("clip", ("-c", CLIP), "2"),

@@ -31,6 +31,7 @@ METRICS = {
     "acc_seen_within": "S/S",
     "acc_absent_within": "U/U",
     "harmonic": "H",
+    "balanced": "(S/Y + U/Y)/2",
     "ausuc": "AUSUC",
     "ncm_acc_all": "NCM Y/Y",
     "ncm_acc_absent": "NCM U/Y",
@@ -44,7 +45,11 @@ OBJECTIVES = (
     "held_out_acc_seen",
     "oracle_ausuc",
     "oracle_acc_all",
+    "oracle_harmonic",
+    "oracle_balanced",
 )
+# What the best γ is the best by: metrics of these names.
+Criterion = Literal["acc_all", "harmonic", "balanced"]
 
 Lane = Literal["seen_only", "unlabelled", "oracle"]
 # Lanes in the order of their tables, with titles. No table compares seen-only with unlabelled calibrators.
@@ -54,8 +59,8 @@ LANES: dict[Lane, str] = {
     "oracle": "bounds from evaluated labels",
 }
 
-# Scalars of a sweep's table; γ moves only the first four, the others are given for γ = 0.
-_MOVED_BY_GAMMA = ("acc_all", "acc_seen", "acc_absent", "harmonic")
+# Scalars of a sweep's table; γ moves only the first five, the others are given for γ = 0.
+_MOVED_BY_GAMMA = ("acc_all", "acc_seen", "acc_absent", "harmonic", "balanced")
 _MAIN_METRICS = (*_MOVED_BY_GAMMA, "ausuc", "ncm_acc_all", "ncm_acc_absent")
 
 
@@ -232,6 +237,7 @@ class RunRecord(BaseModel):
         title: the run's name in print: experiment, data and partition; empty in older records.
         method: title of the method of fine-tuning; None where nothing was trained, or for older records.
         seed: seed of fine-tuning; None where there was none.
+        criterion: the metric that the oracle's γ* is the best by; ``acc_all`` in older records.
         partition: seen, absent and other columns.
         versions: versions of Python, ftc and the libraries that shape numbers.
         device: kind of device that computed the numbers, such as ``cpu`` or ``cuda``; None where none did, or
@@ -259,6 +265,7 @@ class RunRecord(BaseModel):
     title: str = ""
     method: str | None = None
     seed: int | None
+    criterion: Criterion = "acc_all"
     partition: PartitionRecord
     versions: dict[str, str]
     device: str | None = None

@@ -237,9 +237,9 @@ def check_recipe(classifier: Classifier, optimizer: OptimizerConfig, scheduler: 
 
 
 def build_measures(config: CalibratorsConfig) -> Measures:
-    """Build the settings of reports: top-k, average and bootstrap."""
+    """Build the settings of reports: top-k, average, bootstrap and criterion."""
     bootstrap = Bootstrap(**config.bootstrap.model_dump()) if config.bootstrap.replicates else None
-    return Measures(tuple(config.top_k), config.average, bootstrap)
+    return Measures(tuple(config.top_k), config.average, bootstrap, config.criterion)
 
 
 def instantiate_calibrators(config: CalibratorsConfig) -> dict[str, Calibrator[Any]]:

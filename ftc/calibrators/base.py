@@ -14,6 +14,7 @@ from ftc.calibrators.evidence import Evidence
 from ftc.calibrators.folds import FoldPlan
 from ftc.calibrators.weights import WeightPath
 from ftc.errors import InputError
+from ftc.functional.accuracy import Criterion, check_criterion
 from ftc.functional.bootstrap import Interval, check_bootstrap, percentile_interval
 from ftc.results import Lane
 
@@ -105,6 +106,16 @@ class Calibrator(ABC, Generic[E]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a fit from `state_dict`."""
         self.calibration = Calibration(**state) if state else None
+
+
+def by_criterion(title: str, criterion: Criterion) -> str:
+    """The title of a calibrator that maximises a criterion, which it names unless that is Acc_{Y/Y}.
+
+    Raises:
+        InputError: an unknown criterion.
+    """
+    check_criterion(criterion)
+    return title if criterion == "acc_all" else f"{title}, {criterion}"
 
 
 def bootstrap_gamma(

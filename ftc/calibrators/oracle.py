@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from ftc.calibrators.base import Calibration, Calibrator
+from ftc.calibrators.base import Calibration, Calibrator, by_criterion
 from ftc.calibrators.evidence import OracleEvidence
-from ftc.functional.accuracy import Average
-from ftc.functional.curve import Criterion, curve_of_outcomes
+from ftc.functional.accuracy import Average, Criterion
+from ftc.functional.curve import curve_of_outcomes
 
 
 class Oracle(Calibrator[OracleEvidence]):
     """γ*, the best point of the evaluated samples' own curve. It sees every label: a bound, no estimate.
 
     Args:
-        criterion: the accuracy to maximise, see `SeenAbsentCurve.best`; Acc_{Y/Y} by default.
+        criterion: the score to maximise, see `ftc.functional.accuracy.criterion_scores`; Acc_{Y/Y} by
+            default.
         average: accuracies as means over samples, or over classes.
+
+    Raises:
+        InputError: an unknown criterion.
     """
 
-    title = "oracle"
     lane = "oracle"
     evidence = OracleEvidence
 
     def __init__(self, criterion: Criterion = "acc_all", average: Average = "sample") -> None:
+        self.title = by_criterion("oracle", criterion)
         self.criterion: Criterion = criterion
         self.average: Average = average
 

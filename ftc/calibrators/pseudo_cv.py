@@ -7,12 +7,10 @@ from typing import Literal
 from ftc.calibrators.base import Calibration, Calibrator
 from ftc.calibrators.evidence import Fold, FoldEvidence
 from ftc.calibrators.folds import FoldPlan
-from ftc.errors import InputError
-from ftc.functional.accuracy import accuracies
+from ftc.functional.accuracy import CRITERIA, accuracies, check_criterion
 from ftc.functional.curve import curve_of_outcomes
 
 FoldCriterion = Literal["acc_all", "harmonic", "balanced", "source_floor"]
-_CRITERIA = ("acc_all", "harmonic", "balanced", "source_floor")
 
 
 class PseudoCrossValidation(Calibrator[FoldEvidence]):
@@ -43,8 +41,7 @@ class PseudoCrossValidation(Calibrator[FoldEvidence]):
         seed: int = 0,
         length: float = 1.0,
     ) -> None:
-        if criterion not in _CRITERIA:
-            raise InputError(f"criterion={criterion!r}: choose from {', '.join(_CRITERIA)}")
+        check_criterion(criterion, (*CRITERIA, "source_floor"))
         self.folds = FoldPlan(folds, share, seed, length)
         self.criterion = criterion
         which = {"source_floor": "", "acc_all": ", best overall"}.get(criterion, f", {criterion}")

@@ -6,9 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from ftc.calibrators.base import Calibration, Calibrator
+from ftc.calibrators.base import Calibration, Calibrator, by_criterion
 from ftc.calibrators.evidence import SeenEvidence, UnlabelledEvidence
 from ftc.errors import InputError
+from ftc.functional.accuracy import Criterion
 from ftc.functional.gamma import matching_quantile
 from ftc.functional.mixture import absent_posterior, absent_share, expected_best_gamma, mixture_gamma
 
@@ -71,21 +72,28 @@ class MarginMixture(_OnPool):
     """Margin mixture: γ from the pool's margins as a mixture of seen and absent ones.
 
     Held-out samples give the distribution of the seen margins; the rest of the pool's is that of the absent
-    ones. γ maximises the accuracy so estimated (docs/definitions.md, "Estimators of γ").
+    ones. γ maximises the criterion of the accuracies so estimated (docs/definitions.md, "Estimators of γ").
 
     Args:
         prior: see `PriorMatching`.
         hit_ratio: Acc_{U/U} as a multiple of Acc_{S/F} on held-out samples.
         smoothing: width of the moving mean over the estimated accuracies, as a share of the points.
+        criterion: the score to maximise, see `ftc.functional.accuracy.criterion_scores`.
 
     Raises:
-        InputError: a share outside [0, 1].
+        InputError: a share outside [0, 1], or an unknown criterion.
     """
 
-    title = "margin mixture"
-
-    def __init__(self, prior: Prior = None, hit_ratio: float = 0.8, smoothing: float = 0.1) -> None:
+    def __init__(
+        self,
+        prior: Prior = None,
+        hit_ratio: float = 0.8,
+        smoothing: float = 0.1,
+        criterion: Criterion = "acc_all",
+    ) -> None:
         super().__init__(prior)
+        self.title = by_criterion("margin mixture", criterion)
+        self.criterion: Criterion = criterion
         self.held_out = True
         self.hit_ratio = _check_share("hit_ratio", hit_ratio)
         self.smoothing = _check_share("smoothing", smoothing)
@@ -100,35 +108,44 @@ class MarginMixture(_OnPool):
             share,
             self.hit_ratio,
             self.smoothing,
+            self.criterion,
         )
         uses = tuple(dict.fromkeys((*uses, seen.origin)))
         return Calibration(gamma, uses, self.lane, {"absent_share": share})
 
 
 class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
-    """Expected accuracy: γ with the best Acc_{Y/Y} to expect, where both margins tell an image's group.
+    """Expected accuracy: γ with the best score to expect, where both margins tell an image's group.
 
     A logistic mixture, fitted by EM, tells how likely each pool image is of an absent class: held-out samples
     are known to be seen, and the fit estimates the pool's share of absent-class images. How often the right
     absent class leads is estimated by how often source and fine-tuned model agree on the leading one. γ then
-    maximises the expected Acc_{Y/Y} (docs/definitions.md, "Estimators of γ").
+    maximises the expected criterion (docs/definitions.md, "Estimators of γ").
 
     Args:
         prior: share of absent-class images in the pool where it is known; None estimates it.
         deployed: share of absent-class images where the model will be used; None takes |U| / (|S| + |U|), as
-            if all classes were equally common; ``pool`` takes the pool's.
+            if all classes were equally common; ``pool`` takes the pool's. Acc_{Y/Y} alone depends on it.
+        criterion: the score to maximise, see `ftc.functional.accuracy.criterion_scores`.
 
     Raises:
-        InputError: a prior outside (0, 1), or another share outside [0, 1].
+        InputError: a prior outside (0, 1), another share outside [0, 1], an unknown criterion, or
+            ``deployed`` with a criterion that does not depend on it.
     """
 
-    title = "expected accuracy"
     lane = "unlabelled"
     evidence = UnlabelledEvidence
     source = True
     held_out = True
 
-    def __init__(self, prior: float | None = None, deployed: float | Literal["pool"] | None = None) -> None:
+    def __init__(
+        self,
+        prior: float | None = None,
+        deployed: float | Literal["pool"] | None = None,
+        criterion: Criterion = "acc_all",
+    ) -> None:
+        self.title = by_criterion("expected accuracy", criterion)
+        self.criterion: Criterion = criterion
         self.prior = prior if prior is None else _check_share("prior", prior, "null to estimate it")
         if self.prior in (0.0, 1.0):
             raise InputError(
@@ -136,6 +153,11 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
             )
         if deployed is not None and deployed != "pool":
             deployed = _check_share("deployed", deployed, "pool, or null for |U| / (|S| + |U|)")
+        if deployed is not None and criterion != "acc_all":
+            raise InputError(
+                f"deployed={deployed}: does not matter to criterion={criterion}; leave it out, or choose "
+                "acc_all"
+            )
         self.deployed = deployed
 
     def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
@@ -144,14 +166,15 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
         posterior, share, absent_hit = beliefs(evidence, self.prior)
         hits = (float(seen.fine_tuned.hit.double().mean()), absent_hit)
         deployed = evidence.class_share if self.deployed is None else self.deployed
-        gamma, accuracy = expected_best_gamma(
+        gamma, score = expected_best_gamma(
             seen.fine_tuned.margin,
             pool.margin,
             posterior,
             hits,
             share if deployed == "pool" else deployed,
+            criterion=self.criterion,
         )
-        details = {"absent_share": share, "expected_acc_all": accuracy}
+        details = {"absent_share": share, f"expected_{self.criterion}": score}
         return Calibration(gamma, (evidence.origin, seen.origin, "source model"), self.lane, details)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ftc.config.node import Count, Natural, Node, Seed, Target
 from ftc.errors import InputError
+from ftc.results import Criterion
 
 
 class BootstrapConfig(Node):
@@ -31,6 +32,8 @@ class CalibratorsConfig(Node):
     use: list[str]
     top_k: list[Count]
     average: Literal["sample", "class"]
+    # Configurations of older runs have none.
+    criterion: Criterion = "acc_all"
     per_class: Natural
     probabilities: bool
     bootstrap: BootstrapConfig

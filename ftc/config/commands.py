@@ -116,6 +116,12 @@ class TrainConfig(JobConfig):
                 "absent classes"
             )
         if "oracle" in name:
+            bounds = ("oracle_ausuc", f"oracle_{self.calibration.criterion}")
+            if name not in bounds:
+                raise InputError(
+                    f"objective={name}: γ* is the best by calibration.criterion="
+                    f"{self.calibration.criterion}; choose {' or '.join(bounds)}, or another criterion"
+                )
             return
         if not self.data.held_out:
             raise InputError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ftc.calibrators import FoldEvidence
 from ftc.functional import curve_of_outcomes, partition_accuracy
+from ftc.functional.accuracy import Criterion
 from ftc.functional.statistics import SeenStatistics, keep_seen
 from ftc.partition import ClassPartition
 from ftc.results import StageRecord
@@ -46,11 +47,19 @@ def seen_only_scores(
     return scores
 
 
-def oracle_scores(fine_tuned: StageRecord, calibrated: Mapping[str, StageRecord]) -> dict[str, float | None]:
-    """Bounds from test labels: AUSUC, and Y/Y at γ*; empty without samples of absent classes."""
+def oracle_scores(
+    fine_tuned: StageRecord, calibrated: Mapping[str, StageRecord], criterion: Criterion
+) -> dict[str, float | None]:
+    """Bounds from test labels: ``oracle_ausuc``, and ``oracle_{criterion}``, the best score that a γ reaches.
+
+    Args:
+        fine_tuned: the fine-tuned model at γ = 0.
+        calibrated: the calibrated stages by name; without an oracle there are no bounds.
+        criterion: what γ* is the best by.
+    """
     if "oracle" not in calibrated:
         return {}
     return {
         "oracle_ausuc": fine_tuned.metrics["ausuc"],
-        "oracle_acc_all": calibrated["oracle"].metrics["acc_all"],
+        f"oracle_{criterion}": calibrated["oracle"].metrics[criterion],
     }

@@ -70,6 +70,7 @@ def calibrate_logits(
     return RunRecord(
         experiment=name,
         seed=None,
+        criterion=measures.criterion,
         partition=partition.record(),
         versions=versions(),
         timing={},

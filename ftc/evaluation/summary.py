@@ -28,7 +28,7 @@ from ftc.functional import (
     curve_of_outcomes,
     probability_metrics,
 )
-from ftc.functional.accuracy import Average
+from ftc.functional.accuracy import Average, Criterion
 from ftc.functional.bootstrap import Interval, check_bootstrap
 from ftc.metrics.scale import ScaleSummary
 from ftc.partition import ClassPartition
@@ -125,11 +125,13 @@ class Measures:
         top_k: values of k for accuracies; 1 must be among them.
         average: accuracies as means over samples, or over classes.
         bootstrap: settings of the intervals of γ̂, AUSUC and accuracies; None for no intervals.
+        criterion: what γ* is the best by.
     """
 
     top_k: tuple[int, ...] = (1,)
     average: Average = "sample"
     bootstrap: Bootstrap | None = None
+    criterion: Criterion = "acc_all"
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,9 @@ def evaluate(
     """The `Evaluation` of one model, with every calibrator's γ, the oracle's included.
 
     Calibrators of the oracle lane are fitted on the evaluated samples. The oracle is added wherever samples
-    of absent classes were evaluated. AUSUC, U/U and the nearest-class-mean accuracies do not depend on γ;
-    they are repeated for every calibrator so that each result stands on its own.
+    of absent classes were evaluated, and of seen ones where the criterion wants both. AUSUC, U/U and the
+    nearest-class-mean accuracies do not depend on γ; they are repeated for every calibrator so that each
+    result stands on its own.
 
     Args:
         evaluated: the samples.
@@ -196,8 +199,9 @@ def evaluate(
     labels = OracleEvidence(evaluated.origin, outcomes, evaluated.gap, partition)
     available = replace(available, evaluated=labels)
     oracles = {name: c for name, c in calibrators.items() if c.lane == "oracle"}
-    if curve.num_samples["absent"]:
-        oracles["oracle"] = Oracle(average=average)
+    sizes = curve.num_samples
+    if sizes["absent"] and (sizes["seen"] or measures.criterion == "acc_all"):
+        oracles["oracle"] = Oracle(measures.criterion, average)
     everyone = {**calibrators, **oracles}
     if fitted is None:
         fitted = fit_all({name: c for name, c in calibrators.items() if c.lane != "oracle"}, available)

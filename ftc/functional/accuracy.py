@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ftc.errors import InputError
 from ftc.functional.inputs import ABSENT, SEEN, label_groups
 from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.partition import ClassPartition
 
 Average = Literal["sample", "class"]
+Criterion = Literal["acc_all", "harmonic", "balanced"]
+CRITERIA: tuple[str, ...] = get_args(Criterion)
 
 
 def class_weights(target: Tensor) -> Tensor:
@@ -35,11 +38,30 @@ def mean_of(hits: Tensor, target: Tensor, average: Average) -> float:
     return float((hits.double() * class_weights(target)).sum())
 
 
-def harmonic_mean(a: float, b: float) -> float:
-    """Harmonic mean of two fractions; 0 where both are 0, ``nan`` where one is."""
-    if math.isnan(a) or math.isnan(b):
-        return math.nan
-    return 2 * a * b / (a + b) if a + b > 0 else 0.0
+def criterion_scores(seen: Tensor, absent: Tensor, everything: Tensor) -> dict[str, Tensor]:
+    """What each criterion makes of the accuracies at a γ (docs/definitions.md, "Criteria").
+
+    Args:
+        seen, absent: S/Y and U/Y, fractions, float64 of any one shape.
+        everything: Y/Y, a fraction, which alone knows how many samples each group has.
+
+    Returns:
+        ``acc_all``, Y/Y; ``harmonic``, the harmonic mean of S/Y and U/Y, 0 where both are 0; ``balanced``,
+        their plain mean. ``nan`` where a number that a criterion needs is ``nan``.
+    """
+    total = seen + absent
+    harmonic = torch.where(total > 0, 2 * seen * absent / total, 0.0 * total)
+    return {"acc_all": everything, "harmonic": harmonic, "balanced": total / 2}
+
+
+def check_criterion(criterion: str, choices: Sequence[str] = CRITERIA) -> None:
+    """Refuse an unknown criterion.
+
+    Raises:
+        InputError: it is none of the choices.
+    """
+    if criterion not in choices:
+        raise InputError(f"criterion={criterion!r}: choose from {', '.join(choices)}")
 
 
 def group_members(outcomes: Outcomes, partition: ClassPartition) -> dict[str, Tensor]:
@@ -79,7 +101,8 @@ def accuracies(
 
     Returns:
         ``acc_all`` Y/Y, ``acc_seen`` S/Y, ``acc_absent`` U/Y, ``acc_seen_within`` S/S, ``acc_absent_within``
-        U/U and ``harmonic`` of S/Y and U/Y; the accuracies once more with ``_top{k}`` for each further k.
+        U/U, and ``harmonic`` and ``balanced`` of S/Y and U/Y; the accuracies once more with ``_top{k}`` for
+        each further k.
         Samples labelled with an `others` column count in ``acc_all`` only. A group without samples gives
         ``nan``.
     """
@@ -88,8 +111,10 @@ def accuracies(
         name: mean_of(hits, targets[group], average)
         for name, group, hits in hit_table(outcomes, partition, gamma)
     }
-    result["harmonic"] = harmonic_mean(result["acc_seen"], result["acc_absent"])
-    return result
+    rates = torch.tensor(
+        [result[name] for name in ("acc_seen", "acc_absent", "acc_all")], dtype=torch.float64
+    )
+    return result | {name: float(score) for name, score in criterion_scores(*rates).items()}
 
 
 def partition_accuracy(

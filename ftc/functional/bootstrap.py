@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ftc.errors import InputError
-from ftc.functional.accuracy import Average, group_members, hit_table
+from ftc.functional.accuracy import Average, criterion_scores, group_members, hit_table
 from ftc.functional.outcomes import Outcomes
 from ftc.partition import ClassPartition
 
@@ -96,15 +96,14 @@ def bootstrap_accuracies(
             name: weights[group] @ hits.double() if len(hits) else nothing for name, group, hits in table
         }
         seen, absent = values["acc_seen"], values["acc_absent"]
-        total = seen + absent
-        values["harmonic"] = torch.where(total > 0, 2 * seen * absent / total, 0.0 * total)
+        values.update(criterion_scores(seen, absent, values["acc_all"]))
         lost, gained = (
             _by_step(weights[group], hit[members[group]], step[members[group]], int(step.max()) + 1)
             for group in ("seen", "absent")
         )
         # A trapezoid: the seen hits lost at a margin, times the absent hits gained up to its middle.
         area = (lost * (gained.cumsum(1) - gained / 2)).sum(1)
-        values["ausuc"] = torch.where(total.isnan(), torch.nan, area)
+        values["ausuc"] = torch.where((seen + absent).isnan(), torch.nan, area)
         for name, value in values.items():
             blocks.setdefault(name, []).append(value)
     return {name: percentile_interval(torch.cat(parts), confidence) for name, parts in blocks.items()}

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
 from ftc.errors import InputError
-from ftc.functional.accuracy import Average, harmonic_mean
+from ftc.functional.accuracy import Average, Criterion, check_criterion, criterion_scores
 from ftc.functional.inputs import ABSENT, GROUP_CODES, label_groups
 from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.partition import ClassPartition
-
-Criterion = Literal["acc_all", "harmonic", "balanced"]
 
 
 @frozen(eq=False)
@@ -52,33 +50,23 @@ class SeenAbsentCurve:
     def at(self, gamma: float) -> dict[str, float]:
         """Accuracies at γ (logits), fractions. A margin equal to γ counts as fixed."""
         step = int(torch.searchsorted(self.margin, torch.tensor(float(gamma), dtype=torch.float64)))
-        seen, absent = float(self.acc_seen[step]), float(self.acc_absent[step])
-        return {
-            "acc_all": float(self.acc_all[step]),
-            "acc_seen": seen,
-            "acc_absent": absent,
-            "harmonic": harmonic_mean(seen, absent),
-        }
+        seen, absent, everything = self.acc_seen[step], self.acc_absent[step], self.acc_all[step]
+        scores = criterion_scores(seen, absent, everything)
+        rates = {"acc_seen": seen, "acc_absent": absent, **scores}
+        return {name: float(rate) for name, rate in rates.items()}
 
     def best(self, criterion: Criterion = "acc_all", absent_floor: float = 0.0) -> float:
         """γ of the best step; of several best ones, that with the smallest |γ|. On evaluated labels it is γ*.
 
         Args:
-            criterion: Acc_{Y/Y}, the harmonic mean of S/Y and U/Y, or their plain mean (``balanced``).
+            criterion: the score to maximise, see `criterion_scores`.
             absent_floor: the least Acc_{U/Y} of a step that may be chosen; ignored where no step has it.
 
         Raises:
             InputError: an unknown criterion, or one that needs samples that the curve does not have.
         """
-        if criterion == "acc_all":
-            score = self.acc_all
-        elif criterion == "harmonic":
-            total = self.acc_seen + self.acc_absent
-            score = torch.where(total > 0, 2 * self.acc_seen * self.acc_absent / total, 0.0 * total)
-        elif criterion == "balanced":
-            score = (self.acc_seen + self.acc_absent) / 2
-        else:
-            raise InputError(f"criterion={criterion!r}: choose from acc_all, harmonic, balanced")
+        check_criterion(criterion)
+        score = criterion_scores(self.acc_seen, self.acc_absent, self.acc_all)[criterion]
         if bool(score.isnan().any()):
             raise InputError(f"criterion={criterion!r} needs both seen and absent samples; use acc_all")
         admitted = self.acc_absent >= absent_floor

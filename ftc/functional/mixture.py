@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ftc.errors import InputError
+from ftc.functional.accuracy import Criterion, criterion_scores
 from ftc.functional.gamma import matching_quantile
 
 # The q of prior matching with an estimated share (docs/definitions.md, "Estimators of γ").
@@ -42,11 +43,12 @@ def mixture_gamma(
     share: float,
     hit_ratio: float,
     smoothing: float,
+    criterion: Criterion = "acc_all",
 ) -> float:
     """γ of the margin mixture: pool CDF = (1 − π) CDF_S + π CDF_U.
 
-    γ maximises (1 − π) Acc_{S/Y}(γ) + π h CDF_U(γ) over the pool's margins, smoothed by a moving mean
-    (docs/definitions.md, "Estimators of γ").
+    γ maximises the criterion of Acc_{S/Y}(γ) and h CDF_U(γ) over the pool's margins, both smoothed by a
+    moving mean (docs/definitions.md, "Estimators of γ").
 
     Args:
         pool_margin: margins of the pool, float64 (N,).
@@ -55,6 +57,7 @@ def mixture_gamma(
         share: share π of absent-class images in the pool.
         hit_ratio: h as a multiple of Acc_{S/F}.
         smoothing: width of the moving mean, as a share of the points.
+        criterion: the score to maximise, see `criterion_scores`; of ``acc_all`` π is the share.
     """
     gamma = pool_margin.sort().values
     below_pool = torch.arange(len(gamma), dtype=torch.float64) / len(gamma)
@@ -63,10 +66,16 @@ def mixture_gamma(
     kept = seen_margin[seen_hit].sort().values
     acc_seen = (len(kept) - torch.searchsorted(kept, gamma)).double() / len(seen_margin)
     h = hit_ratio * float(seen_hit.double().mean())
-    score = (1 - share) * acc_seen + h * (below_pool - (1 - share) * below_seen)
+    gained = h * (below_pool - (1 - share) * below_seen)
     width = max(1, int(smoothing * len(gamma)))
-    smooth = score.unfold(0, width, 1).mean(1)
-    return float(gamma[int(smooth.argmax()) + width // 2])
+    seen, absent, everything = (
+        rate.unfold(0, width, 1).mean(1) for rate in (acc_seen, gained, (1 - share) * acc_seen + gained)
+    )
+    # A difference of two samples' shares may leave [0, 1], where no harmonic mean is defined; and a share of
+    # less than one image of the pool would blow it up.
+    absent = (absent / max(share, 1 / len(gamma))).clamp(0, h)
+    score = criterion_scores(seen, absent, everything)[criterion]
+    return float(gamma[int(score.argmax()) + width // 2])
 
 
 def absent_posterior(
@@ -152,20 +161,22 @@ def expected_best_gamma(
     share: float,
     width: float = 0.1,
     points: int = 400,
+    criterion: Criterion = "acc_all",
 ) -> tuple[float, float]:
-    """γ of the best expected Acc_{Y/Y}, with margins of both groups smoothed by a Gaussian.
+    """γ of the best expected score, with margins of both groups smoothed by a Gaussian.
 
     Args:
         seen_margin: margins of held-out seen samples, float64 (M,).
         pool_margin: margins of the pool, float64 (N,).
         posterior: probability that a pool image is of an absent class, (N,).
         hits: how often the right class leads its own group, for seen and for absent samples, fractions.
-        share: share of absent-class images where the model will be used.
+        share: share of absent-class images where the model will be used; Acc_{Y/Y} alone depends on it.
         width: standard deviation of the Gaussian, in standard deviations of the margins.
         points: number of candidates for γ.
+        criterion: the score to maximise, see `criterion_scores`.
 
     Returns:
-        γ in logits and its expected Acc_{Y/Y}, a fraction.
+        γ in logits and its expected score, a fraction.
     """
     margin = torch.cat([seen_margin, pool_margin])
     of_seen = torch.cat([torch.ones_like(seen_margin), 1 - posterior])
@@ -174,13 +185,14 @@ def expected_best_gamma(
     low, high = (matching_quantile(margin, q) for q in (0.005, 0.995))
     gamma = torch.linspace(low, high, points, dtype=torch.float64)
     bandwidth = width * float(margin.std())
-    accuracy = []
+    rates = []
     for g in gamma:
         below = torch.special.ndtr((g - margin) / bandwidth)
-        kept, gained = 1 - below @ of_seen, below @ of_absent
-        accuracy.append((1 - share) * hits[0] * float(kept) + share * hits[1] * float(gained))
-    best = max(range(points), key=accuracy.__getitem__)
-    return float(gamma[best]), accuracy[best]
+        rates.append(torch.stack([1 - below @ of_seen, below @ of_absent]))
+    seen, absent = torch.stack(rates, 1) * gamma.new_tensor(hits)[:, None]
+    score = criterion_scores(seen, absent, (1 - share) * seen + share * absent)[criterion]
+    best = int(score.argmax())
+    return float(gamma[best]), float(score[best])
 
 
 def expected_accuracy(

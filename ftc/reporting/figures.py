@@ -100,7 +100,7 @@ def seen_absent_curve(record: RunRecord) -> Figure:
         )
     if "oracle" in record.stages.calibrated:
         oracle = record.stages.calibrated["oracle"]
-        markers.append((f"oracle, γ* = {oracle.gamma:.1f}", oracle, "black", "*"))
+        markers.append((f"{stage_title('oracle', oracle)}, γ* = {oracle.gamma:.1f}", oracle, "black", "*"))
     for label, stage, colour, marker in markers:
         x, y = stage.metrics["acc_seen"], stage.metrics["acc_absent"]
         if x is not None and y is not None:
@@ -148,7 +148,9 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
         style = LINES[turn % len(LINES)]
         label, colour = stage_title(name, stage), CALIBRATORS[place]
         _line(right, epochs, f"{name}/acc_all", label, colour, percent=True, style=style)
-    _line(right, epochs, "oracle/acc_all", "oracle", "black", percent=True, style=":")
+    oracle = record.stages.calibrated.get("oracle")
+    label = "oracle" if oracle is None else stage_title("oracle", oracle)
+    _line(right, epochs, "oracle/acc_all", label, "black", percent=True, style=":")
     _line(right, epochs, "ncm_acc_all", "NCM on features", NCM, percent=True, style="--")
     right.set(title="All classes, Y/Y" if whole else "Seen classes alone, S/Y: what γ takes from them")
     _finish_epoch_axes(left, right)

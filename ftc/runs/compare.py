@@ -31,7 +31,7 @@ from ftc.functional.statistics import keep_seen
 from ftc.models import load_tensors
 from ftc.partition import ClassPartition
 from ftc.reporting.names import stage_title
-from ftc.results import CONFIG_FILE, FILE_NAME, LANES, Lane
+from ftc.results import CONFIG_FILE, FILE_NAME, LANES, METRICS, Lane
 from ftc.runs.finished import NUM_SEEN, FinishedRun
 
 # How many pools with another share of absent-class images are drawn and averaged for each run.
@@ -49,7 +49,7 @@ class Gap:
         estimator: the estimator's name in the run.
         title: the estimator's printed name.
         run: the run.
-        points: Acc_{Y/Y} at γ* minus Acc_{Y/Y} at γ̂, in percentage points.
+        points: the score at γ* minus the score at γ̂, by the run's criterion, in percentage points.
     """
 
     estimator: str
@@ -73,8 +73,8 @@ def read_runs(folder: Path) -> list[FinishedRun]:
             (runs if run.oracle is not None else without).append(run)
     if without:
         print(
-            f"{len(without)} runs such as {without[0].folder} are left out: no absent-class sample was "
-            "evaluated, so that there is no oracle",
+            f"{len(without)} runs such as {without[0].folder} are left out: the evaluated samples are "
+            "not of both groups, so that there is no oracle",
             file=sys.stderr,
         )
     if not runs:
@@ -93,11 +93,11 @@ def recorded_gaps(runs: Iterable[FinishedRun], lane: Lane) -> list[Gap]:
         stages = {"fine_tuned": run.record.stages.fine_tuned, **run.record.lane(lane)}
         best = run.oracle
         for name, stage in stages.items():
-            accuracy = stage.metrics.get("acc_all")
-            if best is None or accuracy is None:
+            score = stage.metrics.get(run.record.criterion)
+            if best is None or score is None:
                 continue
             title = "γ = 0" if stage.lane is None else stage_title(name, stage)
-            gaps.append(Gap(name, title, run, 100 * (best - accuracy)))
+            gaps.append(Gap(name, title, run, 100 * (best - score)))
     return gaps
 
 
@@ -117,15 +117,15 @@ def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> li
     Raises:
         InputError: no such share is possible.
     """
-    calibrators: dict[str, Calibrator[Any]] = {
-        "prior_matched": PriorMatching(),
-        "prior_estimated": PriorMatching("estimate"),
-        "margin_mixture": MarginMixture(),
-        "expected_accuracy": ExpectedAccuracy(),
-    }
     gaps = []
     for run in runs:
-        saved, p = _predictions(run), run.partition
+        saved, p, criterion = _predictions(run), run.partition, run.record.criterion
+        calibrators: dict[str, Calibrator[Any]] = {
+            "prior_matched": PriorMatching(),
+            "prior_estimated": PriorMatching("estimate"),
+            "margin_mixture": MarginMixture(criterion=criterion),
+            "expected_accuracy": ExpectedAccuracy(criterion=criterion),
+        }
         logits, target = saved["fine_tuned/test/logits"], saved["fine_tuned/test/target"]
         source = saved["source/test/logits"]
         kept, labels = keep_seen(saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p)
@@ -133,12 +133,12 @@ def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> li
         seen = SeenEvidence.from_logits(kept, labels, p, before, "seen val")
         evaluated = OracleEvidence.from_logits(logits, target, p)
         curve = curve_of_outcomes(evaluated.outcomes, p)
-        best = curve.at(Oracle().fit(evaluated).gamma)["acc_all"]
+        best = curve.at(Oracle(criterion).fit(evaluated).gamma)[criterion]
         if shift is None and bool(torch.isin(saved["fine_tuned/val/target"], torch.tensor(p.absent)).any()):
             validation = OracleEvidence.from_logits(
                 saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p
             )
-            reached = curve.at(Oracle().fit(validation).gamma)["acc_all"]
+            reached = curve.at(Oracle(criterion).fit(validation).gamma)[criterion]
             title = "oracle on validation labels"
             gaps.append(Gap("val_oracle", title, run, 100 * (best - reached)))
         found: dict[str, list[float]] = {name: [] for name in calibrators}
@@ -146,7 +146,7 @@ def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> li
             rows = torch.arange(len(target)) if shift is None else _shifted(target, p, shift, draw)
             pool = UnlabelledEvidence.from_logits(logits[rows], p, source[rows], "unlabelled test", seen)
             for name, calibration in fit_all(calibrators, Available(unlabelled=pool)).items():
-                found[name].append(100 * (best - curve.at(calibration.gamma)["acc_all"]))
+                found[name].append(100 * (best - curve.at(calibration.gamma)[criterion]))
         gaps += [
             Gap(name, calibrators[name].title, run, sum(values) / len(values))
             for name, values in found.items()
@@ -257,14 +257,21 @@ def _sections(config: CompareConfig) -> Iterator[str]:
     for key in config.by:
         if all(run.value(key) is None for run in runs):
             raise InputError(f"by={key}: no run's config.yaml has a value of it; name a key, or {NUM_SEEN}")
+    # Gaps by different criteria do not compare.
+    for criterion in dict.fromkeys(run.record.criterion for run in runs):
+        unit = "" if criterion == "acc_all" else f": gaps in {METRICS[criterion]}"
+        for title, gaps in _tables(config, [run for run in runs if run.record.criterion == criterion]):
+            yield f"### {title}{unit}\n"
+            yield markdown_table(gaps, config.chosen_on, config.by) + "\n"
+
+
+def _tables(config: CompareConfig, runs: list[FinishedRun]) -> Iterator[tuple[str, list[Gap]]]:
+    """Titles and gaps of the tables of runs that share a criterion."""
     for lane, title in LANES.items():
         if lane != "oracle" and any(run.record.lane(lane) for run in runs):
-            yield f"### {title[0].upper()}{title[1:]}\n"
-            yield markdown_table(recorded_gaps(runs, lane), config.chosen_on, config.by) + "\n"
+            yield f"{title[0].upper()}{title[1:]}", recorded_gaps(runs, lane)
     if config.refit:
-        yield "### The same with the test images as the pool\n"
-        yield markdown_table(refitted_gaps(runs), config.chosen_on, config.by) + "\n"
+        yield "The same with the test images as the pool", refitted_gaps(runs)
         for shift in config.shifts:
             signed = f"{shift:+g}".replace("-", "−")
-            yield f"### Pool of test images, share of absent-class images {signed}\n"
-            yield markdown_table(refitted_gaps(runs, shift), config.chosen_on, config.by) + "\n"
+            yield f"Pool of test images, share of absent-class images {signed}", refitted_gaps(runs, shift)

@@ -116,6 +116,7 @@ def _record(
         experiment=config.name,
         title=config.title(),
         seed=None,
+        criterion=config.calibration.criterion,
         partition=partition.record(),
         versions=versions(),
         device=parts.trainers.device.type,

@@ -86,9 +86,9 @@ class FinishedRun:
 
     @property
     def oracle(self) -> float | None:
-        """Y/Y at γ*, a fraction; None where there is no oracle."""
+        """The score of γ* by the run's criterion, a fraction; None where there is no oracle."""
         stage = self.record.stages.calibrated.get("oracle")
-        return None if stage is None else stage.metrics.get("acc_all")
+        return None if stage is None else stage.metrics.get(self.record.criterion)
 
     def value(self, key: str) -> str | None:
         """The value of a key of the configuration, or of ``num_seen``, as text; None where there is none."""

@@ -55,6 +55,7 @@ def report(
             title=parts.config.title(),
             method=training.module.method.title,
             seed=parts.config.seed,
+            criterion=parts.config.calibration.criterion,
             partition=parts.partition.record(),
             versions=versions(),
             device=parts.trainers.device.type,
@@ -123,7 +124,8 @@ def _selection(
         (seen, stage.gamma) if seen and stage and stage.lane == "seen_only" else None,
         callback.folds.values(),
     )
-    return {**nullable(scores), **oracle_scores(records.fine_tuned, records.calibrated)}
+    bounds = oracle_scores(records.fine_tuned, records.calibrated, parts.config.calibration.criterion)
+    return {**nullable(scores), **bounds}
 
 
 def _predicted(

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -196,6 +198,28 @@ def test_oracle_is_the_best_accuracy_any_gamma_reaches(partition):
     grid = torch.linspace(-5, 5, 401).tolist()
     assert best >= max(partition_accuracy(logits, target, partition, g)["acc_all"] for g in grid)
     assert found.lane == "oracle"
+
+
+@pytest.mark.parametrize("calibrator", [Oracle, MarginMixture, ExpectedAccuracy])
+def test_what_maximises_a_criterion_names_it(calibrator):
+    plain = calibrator()
+    assert calibrator(criterion="harmonic").title == f"{plain.title}, harmonic"
+    with pytest.raises(InputError, match="criterion='best': choose from acc_all, harmonic, balanced"):
+        calibrator(criterion="best")
+
+
+def test_only_the_expected_overall_accuracy_gives_absent_classes_up():
+    evidence, is_absent = drawn_margins(0.3)
+    # Both models agree on one in ten of the leading absent classes.
+    rare = (torch.arange(len(is_absent)) % 10 > 0).long()
+    of_source = attrs.evolve(evidence.source, top_absent=evidence.source.top_absent - rare)
+    evidence = replace(evidence, source=of_source)
+    plain = ExpectedAccuracy(deployed=0.05).fit(evidence)
+    kept = ExpectedAccuracy(criterion="harmonic").fit(evidence)
+    assert kept.gamma > plain.gamma + 1
+    assert set(kept.details) == {"absent_share", "expected_harmonic"}
+    with pytest.raises(InputError, match="deployed=pool: does not matter to criterion=harmonic"):
+        ExpectedAccuracy(deployed="pool", criterion="harmonic")
 
 
 def test_balanced_oracle_is_the_best_class_balanced_accuracy(partition):

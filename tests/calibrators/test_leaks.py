@@ -32,11 +32,12 @@ from ftc.calibrators import (
     UnlabelledEvidence,
     fit_all,
 )
+from ftc.functional.accuracy import CRITERIA
 from ftc.functional.statistics import keep_seen
 from tests.conftest import random_logits
 
 PARTITION = ClassPartition(9, seen=[0, 2, 4, 6], absent=[1, 5, 7, 8])
-PCV = {criterion: PseudoCrossValidation(2, criterion=criterion) for criterion in ("source_floor", "balanced")}
+PCV = {criterion: PseudoCrossValidation(2, criterion=criterion) for criterion in ("source_floor", *CRITERIA)}
 SEEN_ONLY = {
     "alg": AverageLogitGap(),
     "alg_held_out": AverageLogitGap("held_out"),
@@ -51,10 +52,12 @@ SEEN_ONLY = {
 UNLABELLED = {
     "prior_matched": PriorMatching(),
     "prior_estimated": PriorMatching("estimate"),
-    "margin_mixture": MarginMixture(),
-    "expected_accuracy": ExpectedAccuracy(),
+    **{f"margin_mixture_{criterion}": MarginMixture(criterion=criterion) for criterion in CRITERIA},
+    **{f"expected_accuracy_{criterion}": ExpectedAccuracy(criterion=criterion) for criterion in CRITERIA},
 }
-ORACLES = {"oracle": Oracle(), "leak": AverageLogitGap("eval")}
+ORACLES = {f"oracle_{criterion}": Oracle(criterion) for criterion in CRITERIA} | {
+    "leak": AverageLogitGap("eval")
+}
 Split = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -140,7 +143,7 @@ def test_absent_samples_reach_no_seen_only_method(data):
 
 def test_oracles_do_see_absent_labels(data):
     before, after = gammas(ORACLES, *data), gammas(ORACLES, *map(permuted, data))
-    assert set(before) == {"oracle", "leak_oracle"}
+    assert set(before) == {*ORACLES, "leak_oracle"} - {"leak"}
     assert all(before[name] != after[name] for name in before)
 
 

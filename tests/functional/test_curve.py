@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ftc import ClassPartition, InputError
 from ftc.functional import Outcomes, partition_accuracy, reduce_logits, seen_absent_curve
+from ftc.functional.accuracy import CRITERIA
 from ftc.functional.outcomes import routes
 
 
@@ -200,18 +201,33 @@ def test_gamma_between_neighbouring_floats_belongs_to_its_step():
     assert curve.at(float(curve.gamma[1]))["acc_all"] == 1.0
 
 
-def test_criteria_choose_their_own_optimum():
-    p = ClassPartition(2, [0], [1])
-    margins = torch.tensor([0.1, 0.2, 0.3, 2.0, 3.0, 0.15, 0.25, 2.5])
-    target = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
-    curve = seen_absent_curve(torch.stack([margins, torch.zeros(8)], 1), target, p)
-    for criterion, score in (
-        ("harmonic", lambda a: a["harmonic"]),
-        ("balanced", lambda a: (a["acc_seen"] + a["acc_absent"]) / 2),
-        ("acc_all", lambda a: a["acc_all"]),
-    ):
-        best = max(score(curve.at(g)) for g in curve.gamma.tolist())
-        assert score(curve.at(curve.best(criterion))) == pytest.approx(best)
+def brute_scores(rates: dict[str, float]) -> dict[str, float]:
+    """The criteria of plain numbers."""
+    seen, absent = rates["acc_seen"], rates["acc_absent"]
+    # A missing group has nan, which is true.
+    harmonic = 2 / (1 / seen + 1 / absent) if seen and absent else 0.0 * seen * absent
+    return {"acc_all": rates["acc_all"], "harmonic": harmonic, "balanced": (seen + absent) / 2}
+
+
+@settings(max_examples=80, deadline=None)
+@given(cases(), st.sampled_from(["sample", "class"]))
+def test_criteria_choose_their_own_optimum(case, average):
+    partition, logits, target = case
+    curve = seen_absent_curve(logits, target, partition, average)
+    points = [
+        brute_scores(brute_accuracy(partition, logits, target, gamma, average=average))
+        for gamma in curve.gamma.tolist()
+    ]
+    for criterion in CRITERIA:
+        best = max(point[criterion] for point in points)
+        if math.isnan(best):
+            with pytest.raises(InputError, match="needs both seen and absent"):
+                curve.best(criterion)
+            continue
+        gamma = curve.best(criterion)
+        assert same(curve.at(gamma)[criterion], best)
+        found = partition_accuracy(logits, target, partition, gamma, average=average)
+        assert all(same(found[name], curve.at(gamma)[name]) for name in CRITERIA)
     with pytest.raises(InputError, match="choose from acc_all, harmonic, balanced"):
         curve.best("median")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ftc import InputError
+from ftc.functional.accuracy import CRITERIA
 from ftc.functional.mixture import absent_posterior, absent_share, expected_best_gamma, mixture_gamma
 
 
@@ -34,22 +37,38 @@ def test_share_is_one_even_where_the_estimate_is_not():
         absent_share(seen, seen[:0])
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_mixture_gamma_equals_a_plain_loop(smoothing):
-    seen, pool = draw(150, 0.0)[1], draw(200, 0.5, 1)[1]
-    hit = torch.rand(150, generator=torch.Generator().manual_seed(2)) < 0.9
-    share, hit_ratio = 0.45, 0.8
-    h = hit_ratio * float(hit.double().mean())
+def score_of(criterion: str, seen: float, absent: float, share: float) -> float:
+    if criterion == "harmonic":
+        return 2 * seen * absent / (seen + absent) if seen + absent else 0.0
+    weight = 0.5 if criterion == "balanced" else share
+    return (1 - weight) * seen + weight * absent
+
+
+criteria = st.sampled_from(CRITERIA)
+shares = st.floats(0, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(criteria, st.integers(0, 99), shares, shares, st.sampled_from([0.0, 0.1]))
+def test_mixture_gamma_equals_a_plain_loop(criterion, seed, true, share, smoothing):
+    seen, pool = draw(40, 0.0, seed)[1], draw(60, true, seed + 1)[1]
+    hit = torch.rand(40, generator=torch.Generator().manual_seed(seed)) < 0.9
+    h = 0.8 * float(hit.double().mean())
     candidates = sorted(pool.tolist())
-    score = []
+    rates = []
     for gamma in candidates:
         kept = np.mean(hit.numpy() & (seen.numpy() >= gamma))
-        absent_below = np.mean(pool.numpy() < gamma) - (1 - share) * np.mean(seen.numpy() < gamma)
-        score.append((1 - share) * kept + h * absent_below)
+        gained = h * (np.mean(pool.numpy() < gamma) - (1 - share) * np.mean(seen.numpy() < gamma))
+        rates.append((kept, gained))
     width = max(1, int(smoothing * len(candidates)))
-    means = [np.mean(score[i : i + width]) for i in range(len(score) - width + 1)]
-    expected = candidates[int(np.argmax(means)) + width // 2]
-    assert mixture_gamma(pool, seen, hit, share, hit_ratio, smoothing) == pytest.approx(expected)
+    scores = []
+    for start in range(len(rates) - width + 1):
+        kept, gained = np.mean(rates[start : start + width], axis=0)
+        absent = min(max(gained / max(share, 1 / len(pool)), 0.0), h)
+        overall = (1 - share) * kept + gained
+        scores.append(overall if criterion == "acc_all" else score_of(criterion, kept, absent, share))
+    found = mixture_gamma(pool, seen, hit, share, 0.8, smoothing, criterion)
+    assert scores[candidates.index(found) - width // 2] == pytest.approx(max(scores), abs=1e-12)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
@@ -76,10 +95,14 @@ def test_margins_that_do_not_vary_tell_nothing():
         absent_posterior((flat, flat), (flat, flat))
 
 
-def test_expected_accuracy_equals_the_smoothed_shares():
-    seen, (_, pool, absent) = draw(200, 0.0)[1], draw(300, 0.5, 1)
+@settings(max_examples=30, deadline=None)
+@given(criteria, st.integers(0, 99), shares, st.floats(0.1, 1))
+def test_expected_accuracy_equals_the_smoothed_shares(criterion, seed, share, hit):
+    seen, (_, pool, absent) = draw(200, 0.0, seed)[1], draw(300, 0.5, seed + 1)
     posterior = 0.1 + 0.8 * absent.double()
-    gamma, accuracy = expected_best_gamma(seen, pool, posterior, (0.9, 0.8), 0.4)
+    gamma, score = expected_best_gamma(
+        seen, pool, posterior, (0.9, hit), share, points=60, criterion=criterion
+    )
     margin = torch.cat([seen, pool])
     bandwidth = 0.1 * float(margin.std())
 
@@ -88,7 +111,14 @@ def test_expected_accuracy_equals_the_smoothed_shares():
         of_seen = torch.cat([torch.ones(200), 1 - posterior])
         kept = 1 - float((below * of_seen).sum() / of_seen.sum())
         gained = float((below[200:] * posterior).sum() / posterior.sum())
-        return 0.6 * 0.9 * kept + 0.4 * 0.8 * gained
+        return score_of(criterion, 0.9 * kept, hit * gained, share)
 
-    assert accuracy == pytest.approx(expected(gamma))
-    assert accuracy >= max(map(expected, np.linspace(-2, 6, 200))) - 1e-4
+    assert score == pytest.approx(expected(gamma))
+    candidates = np.linspace(*np.quantile(margin.numpy(), (0.005, 0.995)), 60)
+    assert score == pytest.approx(max(map(expected, candidates)))
+
+
+def test_balanced_weighs_both_groups_alike():
+    seen, (_, pool, absent) = draw(200, 0.0)[1], draw(300, 0.5, 1)
+    evidence = (seen, pool, 0.1 + 0.8 * absent.double(), (0.9, 0.3))
+    assert expected_best_gamma(*evidence, 0.2, criterion="balanced") == expected_best_gamma(*evidence, 0.5)

@@ -126,7 +126,10 @@ def test_a_finished_run_is_shown_and_named_by_its_content(home):
     assert "Finished before" not in first.stdout
     assert "Finished before" in again.stdout
     assert first.stdout.splitlines()[-1] == again.stdout.splitlines()[-1]
-    other = run_module("calibrate", home, *ARGUMENTS, "calibration.bootstrap.replicates=20")
+    own = ("held_out=val.npz", "calibration.use=[expected_accuracy]", "calibration.criterion=harmonic")
+    other = run_module("calibrate", home, *ARGUMENTS, *own, "calibration.bootstrap.replicates=20")
+    assert "expected_harmonic" in (home / other.stdout.split()[-1] / "results.json").read_text()
+    assert "+ oracle, harmonic" in other.stdout
     assert other.stdout.splitlines()[-1] != first.stdout.splitlines()[-1]
     assert "Bootstrap intervals" in other.stdout
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from ftc.runs.compare import Gap, markdown_table, read_runs, recorded_gaps
+from ftc.config.commands import CompareConfig
+from ftc.runs.compare import Gap, _sections, markdown_table, read_runs, recorded_gaps
 from ftc.runs.finished import FinishedRun
 from tests.commands import run_module, run_train
+from tests.conftest import composed
 
 SHORT = ("source.max_epochs=2", "trainer.max_epochs=1", "logger=csv", "data.gallery_every=null")
 
@@ -50,6 +53,26 @@ def test_command_prints_a_table_a_lane_and_refits_from_saved_predictions(sweep):
     assert "`alg`" in first and "`prior_matched`" not in first
     assert "`prior_matched`" in second and "`alg`" not in second
     assert "| estimator | chosen on (1) | **reported** (1) |\n" in first
+
+
+def test_gaps_are_by_the_runs_criterion_and_tables_never_mix_two(sweep, tmp_path):
+    for run, criterion in zip(read_runs(sweep), ("acc_all", "harmonic"), strict=True):
+        folder = tmp_path / criterion
+        shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+        run.record.model_copy(update={"criterion": criterion}).write(folder)
+    (gap, *_) = recorded_gaps([FinishedRun.read(tmp_path / "harmonic")], "seen_only")
+    stages = gap.run.record.stages
+    expected = stages.calibrated["oracle"].metrics["harmonic"] - stages.fine_tuned.metrics["harmonic"]
+    assert gap.points == pytest.approx(100 * expected)
+    printed = list(
+        _sections(composed(CompareConfig, "compare", f"runs={tmp_path}", "refit=true", "shifts=[]"))
+    )
+    titles, tables = printed[::2], printed[1::2]
+    plain = ["### Calibrated on labelled seen target images", "### Calibrated with unlabelled target images"]
+    plain.append("### The same with the test images as the pool")
+    assert titles == [f"{title}{unit}\n" for unit in ("", ": gaps in H") for title in plain]
+    assert all("| **reported** (1) |" in table for table in tables)
+    assert "`expected_accuracy`" in tables[-1] and "margin mixture, harmonic" in tables[-1]
 
 
 def test_halves_are_kept_apart(sweep):

@@ -64,7 +64,7 @@ def _of_all_genders(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{gender}{name}" for name in names for gender in ("", "male-", "female-"))
 
 
-# Subcategories of Unicode's list, with their category, and short names of emoji; people have skin tones.
+# Subcategories of Unicode's list, with their category, and our names of emoji; people have skin tones.
 EMOJI: dict[tuple[str, str], tuple[str, ...]] = {
     ("Food & Drink", "food-fruit"): tuple(f"fruit_{i}" for i in range(13)),
     ("Activities", "arts & crafts"): tuple(f"art_{i}" for i in range(12)),
@@ -342,7 +342,7 @@ def wilds_folder(
 
 
 def emoji_packages(folder: Path, order: int = 0) -> Path:
-    """The npm packages of emoji as ``npm pack`` writes them, one a vendor; a file's name is the short name.
+    """The npm packages of emoji as ``npm pack`` writes them, one a vendor; files have our names of the emoji.
 
     Args:
         folder: where they go.
@@ -363,7 +363,7 @@ def emoji_packages(folder: Path, order: int = 0) -> Path:
                     {
                         "category": category,
                         "subcategory": subcategory,
-                        "short_name": name,
+                        "unified": _code_points(name, label),
                         "image": f"{name}.png",
                         **({"skin_variations": variations} if variations else {}),
                     }
@@ -382,6 +382,15 @@ def emoji_packages(folder: Path, order: int = 0) -> Path:
                 member.size = len(files[name])
                 packed.addfile(member, io.BytesIO(files[name]))
     return folder
+
+
+def _code_points(name: str, label: int) -> str:
+    """An emoji's code points: those of its name without the gender, after the person who has one."""
+    gender, _, rest = name.rpartition("-")
+    names = [of.rpartition("-")[2] for of in list(EMOJI.values())[label]]
+    own = f"{0xF000 + 256 * label + names.index(rest):X}"
+    person = {"male": "1F468-200D-", "female": "1F469-200D-"}.get(gender, "")
+    return person + own + ("-200D-2642-FE0F" if person and label % 2 else "")
 
 
 def _draw_emoji(label: int, vendor: int, index: int) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import re
 import shlex
 import tarfile
 from collections import defaultdict
@@ -35,24 +34,23 @@ _SIDE = 64
 _SKIN_TONES = ("1F3FB", "1F3FF")
 _LEFT_OUT = ("Component", "country-flag")
 
-_PEOPLE = frozenset(
-    [
-        "boy",
-        "boys",
-        "child",
-        "female",
-        "girl",
-        "girls",
-        "male",
-        "man",
-        "men",
-        "people",
-        "person",
-        "woman",
-        "women",
-    ]
-)
-_HAIR = frozenset(["bald", "blond", "curly", "haired", "red", "white"])
+# Code points that tell variants of one concept apart: who it is, and what joins it to the rest, signs of
+# gender, hair and the side that a person faces.
+_PEOPLE = {
+    **dict.fromkeys(["1F468", "1F469", "1F9D1"], "adult"),
+    **dict.fromkeys(["1F466", "1F467", "1F9D2"], "child"),
+}
+_SIGNS = frozenset(["200D", "FE0F", "2640", "2642", "1F9B0", "1F9B1", "1F9B2", "1F9B3", "27A1"])
+# Variants with code points of their own: old people, royalty, Santa, dancers, pregnancy, couples.
+_SAME = {
+    **dict.fromkeys(["1F474", "1F475"], "1F9D3"),
+    **dict.fromkeys(["1F478", "1FAC5"], "1F934"),
+    **dict.fromkeys(["1F385", "1F936"], "1F384"),
+    "1F57A": "1F483",
+    **dict.fromkeys(["1FAC3", "1FAC4"], "1F930"),
+    **dict.fromkeys(["1F46B", "1F46C", "1F46D"], "1F91D"),
+    **dict.fromkeys(["1F48B", "1F48F", "1F491"], "2764"),
+}
 
 # Names become names of folders, and concept and file are told apart by a tilde.
 _Name = Annotated[str, StringConstraints(pattern=r"^[\w &+-]+$")]
@@ -69,7 +67,7 @@ class _Emoji(BaseModel):
 
     category: str
     subcategory: _Name
-    short_name: _Name
+    unified: Annotated[str, StringConstraints(pattern=r"^[0-9A-F]+(-[0-9A-F]+)*$")]
     image: str
     skin_variations: dict[str, _Variation] = {}
 
@@ -187,7 +185,7 @@ def _chosen(emoji: list[_Emoji], drawn: set[str]) -> dict[str, str]:
     for one in emoji:
         if one.category in _LEFT_OUT or one.subcategory in _LEFT_OUT or one.image not in drawn:
             continue
-        name, of = spaceless(one.subcategory), _concept(one.short_name)
+        name, of = spaceless(one.subcategory), _concept(one.unified)
         for file in (one.image, *_tones(one, drawn)):
             classes[name][of][f"{name}/{of}~{file}"] = file
     chosen: dict[str, str] = {}
@@ -207,9 +205,12 @@ def _tones(one: _Emoji, drawn: set[str]) -> list[str]:
     return [file for file in files if file in drawn]
 
 
-def _concept(name: str) -> str:
-    """An emoji's short name without words of gender and hair: a cook, whoever it is."""
-    words = [word for word in re.split("[-_]", name) if word]
-    if _PEOPLE.intersection(words):
-        words = [word for word in words if word not in _PEOPLE | _HAIR]
-    return "_".join(words) or "person"
+def _concept(unified: str) -> str:
+    """An emoji's code points without those of its variants: a cook, whoever it is.
+
+    Where people are all there is, their number counts: two adults with a child are one concept.
+    """
+    points = [point for point in unified.split("-") if point not in _SIGNS]
+    things = {_SAME.get(point, point) for point in points if point not in _PEOPLE}
+    people = sorted(_PEOPLE[point] for point in points if point in _PEOPLE)
+    return "-".join(sorted(things) or people or ["sign"]).lower()

@@ -213,7 +213,7 @@ def list_of(text: bytes) -> Callable[[Path], None]:
 
 
 def entry(**values: object) -> bytes:
-    good = {"category": "Objects", "subcategory": "lock", "short_name": "key", "image": "key.png"}
+    good = {"category": "Objects", "subcategory": "lock", "unified": "1F511", "image": "key.png"}
     return json.dumps([good | values]).encode()
 
 
@@ -240,12 +240,12 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty list": (list_of(b""), NOT_PUBLISHED),
     "no list": (list_of(b'{"a": 1}'), NOT_PUBLISHED),
     "deep list": (list_of(b"[" * 100_000), NOT_PUBLISHED),
-    "not UTF-8": (list_of(entry().replace(b"key", b"\xff")), NOT_PUBLISHED),
-    "missing key": (list_of(entry().replace(b"short_name", b"name")), NOT_PUBLISHED),
+    "not UTF-8": (list_of(entry().replace(b"Objects", b"\xff")), NOT_PUBLISHED),
+    "missing key": (list_of(entry().replace(b"unified", b"name")), NOT_PUBLISHED),
     "wrong type": (list_of(entry(subcategory=5)), NOT_PUBLISHED),
     "wrong tones": (list_of(entry(skin_variations={"1F3FB": "key.png"})), NOT_PUBLISHED),
     "class outside": (list_of(entry(subcategory="../../lock")), NOT_PUBLISHED),
-    "concept outside": (list_of(entry(short_name="../key")), NOT_PUBLISHED),
+    "concept outside": (list_of(entry(unified="../1F511")), NOT_PUBLISHED),
 }
 
 

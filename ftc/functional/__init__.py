@@ -17,6 +17,7 @@ from ftc.functional.probability import (
     reliability_by_group,
 )
 from ftc.functional.scale import logit_scale
+from ftc.functional.shares import class_shares
 from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
 from ftc.functional.temperature import fit_temperature, matching_temperature
 from ftc.functional.weights import interpolate_weights
@@ -32,6 +33,7 @@ __all__ = [
     "bootstrap_accuracies",
     "class_accuracies",
     "class_means",
+    "class_shares",
     "classwise_ece",
     "confusion_changes",
     "cosine_logits",

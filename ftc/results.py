@@ -249,6 +249,8 @@ class RunRecord(BaseModel):
         own_domain: the source model on its own domain; None where that was not measured.
         near_copies: share of the held-out seen images V that are nearly an image that is trained on, see
             `ftc.functional.near_copies`; None where there are none held out.
+        lost_on_held_out: Acc_{S/F} on held-out seen samples, a fraction, of the source and of the fine-tuned
+            model, where the latter is worse by more than chance; None elsewhere.
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
         checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
             for a run that trained them.
@@ -274,6 +276,7 @@ class RunRecord(BaseModel):
     deployed: str | None
     own_domain: OwnDomain | None = None
     near_copies: float | None = None
+    lost_on_held_out: tuple[float, float] | None = None
     feature_drift: dict[str, float | None] = Field(default_factory=dict)
     checkpoint: str | None = None
     per_class: PerClass | None = None

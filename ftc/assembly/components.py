@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ftc.assembly.images import Images
 from ftc.assembly.instantiate import make
-from ftc.calibrators import Calibrator, FoldEvidence, FoldPlan, Observed
+from ftc.calibrators import Calibration, Calibrator, FoldEvidence, FoldPlan, Observed
 from ftc.callbacks import CalibrationCallback
 from ftc.config.calibration import CalibratorsConfig
 from ftc.config.commands import TrainConfig
@@ -296,6 +296,7 @@ def build_callback(
     calibrators: Mapping[str, Calibrator[Any]],
     folds: Mapping[FoldPlan, FoldEvidence] | None = None,
     source: Observed | None = None,
+    fitted: Mapping[str, Calibration] | None = None,
 ) -> CalibrationCallback:
     """Build the callback that evaluates the model and fits the calibrators.
 
@@ -305,6 +306,7 @@ def build_callback(
         calibrators: the calibrators to fit, by name.
         folds: evidence of pseudo cross-validation, by plan.
         source: the calibration data under the source model, if it was evaluated before.
+        fitted: γ of calibrators that were fitted before, by name.
     """
     return CalibrationCallback(
         data.partition,
@@ -316,4 +318,5 @@ def build_callback(
         pool_from_val=config.data.readers.val is not None,
         folds=folds,
         source=source,
+        fitted=fitted,
     )

@@ -12,7 +12,7 @@ import torch
 
 from ftc.calibrators.evidence import Evidence
 from ftc.calibrators.folds import FoldPlan
-from ftc.calibrators.weights import WeightPath
+from ftc.calibrators.weights import LinearHead, WeightPath
 from ftc.errors import InputError
 from ftc.functional.accuracy import Criterion, check_criterion
 from ftc.functional.bootstrap import Interval, check_bootstrap, percentile_interval
@@ -33,12 +33,14 @@ class Calibration:
         lane: ``seen_only``, ``unlabelled`` (target images without labels as well) or ``oracle`` (evaluated
             labels: a bound or a leak, never a calibrator to deploy).
         details: further estimated numbers by name.
+        head: the head that γ is for, where the calibrator moves its rows; None for the model's own.
     """
 
     gamma: float
     uses: tuple[str, ...]
     lane: Lane = "seen_only"
     details: Mapping[str, float] = field(default_factory=dict)
+    head: LinearHead | None = None
 
 
 class Calibrator(ABC, Generic[E]):
@@ -55,6 +57,7 @@ class Calibrator(ABC, Generic[E]):
         held_out: whether it needs labelled seen samples that were held out of fine-tuning.
         folds: the further fine-tunes that its evidence comes from, None for none.
         weights: the weights that its γ is for, None for the fine-tuned model's.
+        moves_head: whether its fit holds a head of its own, which γ is for.
         calibration: the latest fit, None before the first.
     """
 
@@ -66,6 +69,7 @@ class Calibrator(ABC, Generic[E]):
     held_out: bool = False
     folds: FoldPlan | None = None
     weights: WeightPath | None = None
+    moves_head: bool = False
     calibration: Calibration | None = None
 
     @property
@@ -75,6 +79,11 @@ class Calibrator(ABC, Generic[E]):
         Folds do as well: they fine-tune the source model with some of these as pseudo-absent classes.
         """
         return self.source or self.folds is not None or self.weights is not None
+
+    @property
+    def moves(self) -> bool:
+        """Whether γ̂ is for other weights than those of the fine-tuned model, in backbone or head."""
+        return self.weights is not None or self.moves_head
 
     @abstractmethod
     def estimate(self, evidence: E) -> Calibration:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from ftc.calibrators.weights import LinearHead
 from ftc.errors import InputError
 from ftc.functional.gamma import non_target_gap
-from ftc.functional.inputs import as_logits
+from ftc.functional.inputs import SEEN, as_logits, label_groups
 from ftc.functional.outcomes import Outcomes, reduce_logits
 from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
 from ftc.partition import ClassPartition, without
@@ -146,6 +147,69 @@ class UnlabelledEvidence(Evidence):
             source=None if self.source is None else self.source.rows(rows),
             seen=None if self.seen is None else self.seen.resampled(generator),
         )
+
+
+@dataclass(frozen=True)
+class HeadEvidence(Evidence):
+    """The head of the model, and no data.
+
+    Attributes:
+        head: the head.
+        partition: seen, absent and other columns.
+    """
+
+    head: LinearHead
+    partition: ClassPartition
+
+
+@dataclass(frozen=True)
+class SeenFeatures:
+    """Features of labelled seen samples.
+
+    Attributes:
+        features: float32 (N, D).
+        target: int64 (N,), seen columns.
+    """
+
+    features: Tensor
+    target: Tensor
+
+    @classmethod
+    def kept(cls, features: Tensor, target: Tensor, partition: ClassPartition) -> SeenFeatures:
+        """The samples of seen classes among features (N, D) and labels (N,); all others are dropped."""
+        keep = label_groups(target, partition) == SEEN
+        return cls(features[keep], target[keep])
+
+
+@dataclass(frozen=True)
+class FeatureEvidence(Evidence):
+    """Features of target images of any class without their labels, and of labelled seen ones.
+
+    Attributes:
+        head: the model's head.
+        partition: seen, absent and other columns.
+        pool: features of the unlabelled images, float32 (N, D).
+        train: the labelled seen training samples.
+        held_out: labelled seen samples held out of fine-tuning, or None.
+        unlabelled: the same pool and held-out samples, reduced, under the same model and the source model.
+
+    Raises:
+        InputError: features and logits of other numbers of images.
+    """
+
+    head: LinearHead
+    partition: ClassPartition
+    pool: Tensor
+    train: SeenFeatures
+    held_out: SeenFeatures | None
+    unlabelled: UnlabelledEvidence
+
+    def __post_init__(self) -> None:
+        if len(self.pool) != len(self.unlabelled.fine_tuned):
+            raise InputError(
+                f"{self.origin}: features of {len(self.pool)} images, logits of "
+                f"{len(self.unlabelled.fine_tuned)}; give both of the same images"
+            )
 
 
 @dataclass(frozen=True)

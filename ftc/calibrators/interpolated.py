@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ftc.calibrators.base import Calibration, Calibrator
 from ftc.calibrators.evidence import Evidence
-from ftc.calibrators.seen_only import SymmetricMisroute
+from ftc.calibrators.seen_only import Committee
 from ftc.calibrators.weights import WeightPath
 from ftc.errors import InputError
+from ftc.functional.gamma import is_no_worse
 from ftc.functional.weights import interpolate_weights
 
 ALPHAS = (0.5, 0.625, 0.75, 0.875)
@@ -24,7 +25,8 @@ class StraightLine(WeightPath):
     Args:
         alpha: 0 is the source model, 1 the fine-tuned one; None lets `choose` decide.
         candidates: the α to choose from, beside 0 and 1, where ``alpha`` is None.
-        tolerance: how much Acc_{S/F} on held-out seen samples the choice may cost, a fraction.
+        tolerance: how much Acc_{S/F} on held-out seen samples the choice may cost, a fraction; or one
+            standard error, where that is more.
 
     Raises:
         InputError: an α outside [0, 1].
@@ -48,14 +50,18 @@ class StraightLine(WeightPath):
         return interpolate_weights(source, fine_tuned, alpha)
 
     def choose(self, hits: Mapping[float, Tensor]) -> float:
-        """The smallest α above 0 that costs no more Acc_{S/F} than the tolerance.
+        """The smallest α above 0 that costs held-out seen samples no more than the tolerance.
 
         Where even the fine-tuned model costs more, because fine-tuning went wrong, the choice is 0.
         """
-        accuracy = {alpha: float(hit.double().mean()) for alpha, hit in hits.items() if len(hit)}
-        floor = max(accuracy.get(0.0, 0.0), accuracy.get(1.0, 0.0)) - self.tolerance
-        admitted = [alpha for alpha, value in accuracy.items() if alpha > 0 and value >= floor]
-        return min(admitted, default=0.0)
+        finite = {alpha: hit for alpha, hit in hits.items() if len(hit)}
+        ends = [finite[alpha] for alpha in (1.0, 0.0) if alpha in finite]
+        if not ends:
+            return 0.0
+        best = max(ends, key=lambda hit: float(hit.double().mean()))
+        return min(
+            (a for a, hit in finite.items() if a > 0 and is_no_worse(hit, best, self.tolerance)), default=0.0
+        )
 
 
 class Interpolated(Calibrator[Evidence]):
@@ -88,8 +94,9 @@ class Interpolated(Calibrator[Evidence]):
         self.on = calibrator.on
         self.source = calibrator.source
         self.held_out = alpha is None or calibrator.held_out
+        self.moves_head = calibrator.moves_head
         where = "interpolated" if alpha is None else f"interpolated, α = {alpha:g}"
-        usual = calibrator.title == SymmetricMisroute.title
+        usual = calibrator.title == Committee.title
         self.title = where if usual else f"{where}, {calibrator.title}"
 
     def estimate(self, evidence: Evidence) -> Calibration:

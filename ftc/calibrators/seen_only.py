@@ -128,24 +128,6 @@ class MisrouteMatching(_Anchored):
         return matching_quantile(fine_tuned.margin, float((source.margin < 0).double().mean()))
 
 
-class MixedAnchor(_Anchored):
-    """The mean of misroute matching and anchored ALG on the same samples.
-
-    See docs/definitions.md, "Estimators of γ".
-    """
-
-    title = "mixed anchor"
-
-    def __init__(self, on: SeenData = "held_out") -> None:
-        super().__init__(on)
-        self._parts = (MisrouteMatching(on), AnchoredLogitGap(on))
-
-    def _compare(
-        self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
-    ) -> float:
-        return sum(part._compare(fine_tuned, source, partition) for part in self._parts) / len(self._parts)
-
-
 class SymmetricMisroute(_Anchored):
     """γ at which seen samples are sent to U as often as the source model's errors predict.
 
@@ -170,6 +152,41 @@ class SymmetricMisroute(_Anchored):
         trained_side = min(after / before, 1.0) if before else 1.0
         rate = (1 - float(right.double().mean())) * to_absent * (1 + trained_side) / 2
         return matching_quantile(fine_tuned.margin, rate)
+
+
+class _Mean(_Anchored):
+    """The mean of several calibrators on the same samples."""
+
+    parts: tuple[type[_Anchored], ...]
+
+    def __init__(self, on: SeenData = "held_out") -> None:
+        super().__init__(on)
+        self._parts = tuple(part(on) for part in self.parts)
+
+    def _compare(
+        self, fine_tuned: SeenStatistics, source: SeenStatistics, partition: ClassPartition
+    ) -> float:
+        return sum(part._compare(fine_tuned, source, partition) for part in self._parts) / len(self._parts)
+
+
+class MixedAnchor(_Mean):
+    """The mean of misroute matching and anchored ALG on the same samples.
+
+    See docs/definitions.md, "Estimators of γ".
+    """
+
+    title = "mixed anchor"
+    parts = (MisrouteMatching, AnchoredLogitGap)
+
+
+class Committee(_Mean):
+    """The mean of symmetric misroute, misroute matching and anchored ALG on the same samples.
+
+    They err for different reasons, so that their mean errs less (docs/definitions.md, "Estimators of γ").
+    """
+
+    title = "committee"
+    parts = (SymmetricMisroute, MisrouteMatching, AnchoredLogitGap)
 
 
 def _average_gap(statistics: SeenStatistics, partition: ClassPartition) -> float:

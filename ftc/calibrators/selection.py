@@ -12,7 +12,9 @@ from attrs import frozen
 from ftc.calibrators.base import Calibration, Calibrator, SeenData
 from ftc.calibrators.evidence import (
     Evidence,
+    FeatureEvidence,
     FoldEvidence,
+    HeadEvidence,
     NoEvidence,
     OracleEvidence,
     SeenEvidence,
@@ -57,12 +59,16 @@ class Available:
         unlabelled: the pool, or None.
         folds: the folds of pseudo cross-validation, by plan.
         evaluated: the evaluated samples with all labels, for oracles only; or None.
+        head: the model's head; or None.
+        features: the pool's features, and those of labelled seen samples; or None.
     """
 
     seen: Mapping[SeenData, SeenEvidence] = field(default_factory=dict)
     unlabelled: UnlabelledEvidence | None = None
     folds: Mapping[FoldPlan, FoldEvidence] = field(default_factory=dict)
     evaluated: OracleEvidence | None = None
+    head: HeadEvidence | None = None
+    features: FeatureEvidence | None = None
 
     @classmethod
     def from_observed(
@@ -102,6 +108,8 @@ class Available:
             NoEvidence: NoEvidence(),
             UnlabelledEvidence: self.unlabelled,
             OracleEvidence: self.evaluated,
+            HeadEvidence: self.head,
+            FeatureEvidence: self.features,
         }.get(calibrator.evidence)
 
 
@@ -135,6 +143,8 @@ _IN_WORDS: dict[type[Evidence], str] = {
     UnlabelledEvidence: "an unlabelled pool of target images",
     FoldEvidence: "the folds of pseudo cross-validation, which a run of ftc.train makes",
     OracleEvidence: "evaluated samples with labels",
+    HeadEvidence: "the model's head, which a run of ftc.train has",
+    FeatureEvidence: "features of an unlabelled pool and the model's head, which a run of ftc.train has",
 }
 
 

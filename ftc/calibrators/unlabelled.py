@@ -11,9 +11,20 @@ from ftc.calibrators.evidence import SeenEvidence, UnlabelledEvidence
 from ftc.errors import InputError
 from ftc.functional.accuracy import Criterion
 from ftc.functional.gamma import matching_quantile
-from ftc.functional.mixture import absent_posterior, absent_share, expected_best_gamma, mixture_gamma
+from ftc.functional.mixture import (
+    absent_posterior,
+    absent_share,
+    em_share,
+    expected_best_gamma,
+    mixture_gamma,
+)
 
-Prior = float | Literal["estimate"] | None
+Prior = float | Literal["estimate", "em"] | None
+
+_WITHOUT_SOURCE = (
+    "needs the source model's logits on pool and held-out samples (in files: source_logits); give them, or "
+    "leave the calibrator out"
+)
 
 
 class _OnPool(Calibrator[UnlabelledEvidence]):
@@ -26,10 +37,11 @@ class _OnPool(Calibrator[UnlabelledEvidence]):
     lane = "unlabelled"
 
     def __init__(self, prior: Prior) -> None:
-        if prior is not None and prior != "estimate":
-            _check_share("prior", prior, "estimate, or null for |U| / (|S| + |U|)")
+        if prior is not None and prior != "estimate" and prior != "em":
+            _check_share("prior", prior, "estimate, em, or null for |U| / (|S| + |U|)")
         self.prior: Prior = prior
         self.held_out = prior == "estimate"
+        self.source = prior == "em"
 
     def _share(self, evidence: UnlabelledEvidence) -> tuple[float, tuple[str, ...]]:
         """π, and the data that it comes from."""
@@ -41,6 +53,11 @@ class _OnPool(Calibrator[UnlabelledEvidence]):
                 evidence.origin,
                 seen.origin,
             )
+        if self.prior == "em":
+            if evidence.source is None:
+                raise InputError(_WITHOUT_SOURCE)
+            share = em_share(evidence.source.odds, evidence.class_share)
+            return share, (evidence.origin, "class counts", "source model")
         return self.prior, (evidence.origin, f"prior {self.prior:g}")
 
 
@@ -52,7 +69,8 @@ class PriorMatching(_OnPool):
 
     Args:
         prior: π, the share of absent-class images in the pool; None takes |U| / (|S| + |U|); ``estimate``
-            estimates π from held-out seen samples, see `ftc.functional.mixture.absent_share`.
+            estimates π from held-out seen samples, see `ftc.functional.mixture.absent_share`; ``em`` from the
+            source model's probabilities, see `ftc.functional.mixture.em_share`.
 
     Raises:
         InputError: π outside [0, 1].
@@ -60,7 +78,8 @@ class PriorMatching(_OnPool):
 
     def __init__(self, prior: Prior = None) -> None:
         super().__init__(prior)
-        self.title = "prior-matched, estimated" if prior == "estimate" else "prior-matched"
+        how = {"estimate": ", estimated", "em": ", EM"}.get(str(prior), "")
+        self.title = f"prior-matched{how}"
 
     def estimate(self, evidence: UnlabelledEvidence) -> Calibration:
         share, uses = self._share(evidence)
@@ -194,10 +213,7 @@ def beliefs(evidence: UnlabelledEvidence, prior: float | None = None) -> tuple[T
     """
     seen, pool = _held_out(evidence), evidence.fine_tuned
     if evidence.source is None or seen.source is None:
-        raise InputError(
-            "needs the source model's logits on pool and held-out samples (in files: source_logits); "
-            "give them, or leave the calibrator out"
-        )
+        raise InputError(_WITHOUT_SOURCE)
     posterior, share = absent_posterior(
         (seen.source.margin, seen.fine_tuned.margin), (evidence.source.margin, pool.margin), prior
     )

@@ -1,11 +1,35 @@
-"""Weights between the source and the fine-tuned model, for calibrators that are fitted on such a model."""
+"""Weights that calibrators move: a way between source and fine-tuned model, and the rows of a head."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 
+from attrs import frozen
 from torch import Tensor
+
+
+@frozen(eq=False)
+class LinearHead:
+    """A linear classifier of features.
+
+    Attributes:
+        weight: (C, D).
+        bias: (C,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits of features (N, D), float64 (N, C)."""
+        return features.double() @ self.weight.double().T + self.bias.double()
+
+    def moved(self, weight: Tensor, bias: Tensor) -> LinearHead:
+        """The head with changes added in float64, rounded to its own type."""
+        return LinearHead(
+            (self.weight.double() + weight).to(self.weight), (self.bias.double() + bias).to(self.bias)
+        )
 
 
 class WeightPath(ABC):

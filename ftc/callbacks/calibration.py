@@ -58,6 +58,7 @@ class CalibrationCallback(Callback):
         folds: evidence of pseudo cross-validation, by plan, for its calibrators.
         source: the calibration data under the source model, where that was evaluated elsewhere; there is no
             epoch −1 then.
+        fitted: γ of calibrators that were fitted elsewhere, by name, for the weights that are evaluated here.
 
     Attributes:
         evaluation: the latest evaluation, None before the first.
@@ -69,8 +70,8 @@ class CalibrationCallback(Callback):
         available: the evidence in `source` and `observed`.
 
     Raises:
-        InputError: wrong loaders (see `RoleStreams`), a calibrator named oracle, or one that moves weights
-            without ``source``.
+        InputError: wrong loaders (see `RoleStreams`), a calibrator named oracle, one that moves weights
+            without ``source``, or one that moves the head without ``fitted``.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class CalibrationCallback(Callback):
         pool_from_val: bool = True,
         folds: Mapping[FoldPlan, FoldEvidence] | None = None,
         source: Observed | None = None,
+        fitted: Mapping[str, Calibration] | None = None,
     ) -> None:
         self.measures = measures or Measures()
         self.streams = RoleStreams(partition, loaders, self.measures.top_k, pool_from_val)
@@ -90,11 +92,17 @@ class CalibrationCallback(Callback):
             calibrators = {"alg": AverageLogitGap("train" if self.streams.trains_on_seen else "held_out")}
         if "oracle" in calibrators:
             raise InputError("calibrators: the name 'oracle' is taken by the bound; choose another")
-        moving = [name for name, calibrator in calibrators.items() if calibrator.weights is not None]
-        if moving and source is None:
+        self.fitted = dict(fitted or {})
+        moving = [
+            name
+            for name, calibrator in calibrators.items()
+            if calibrator.moves and name not in self.fitted and (source is None or calibrator.moves_head)
+        ]
+        if moving:
             raise InputError(
-                f"calibrators: {moving[0]!r} is for a model with moved weights; evaluate that "
-                "one by a callback of its own, with what was observed of the source model as source"
+                f"calibrators: {moving[0]!r} is for a model with moved weights; evaluate that one by a "
+                "callback of its own, with what was observed of the source model as source, and with its fit "
+                "as fitted where it moves the head"
             )
         self.partition = partition
         self.calibrators = dict(calibrators)
@@ -191,8 +199,10 @@ class CalibrationCallback(Callback):
         self.observed = self.streams.observed()
         if is_source:
             self.source = self.observed
-        estimators = {name: c for name, c in self.calibrators.items() if c.lane != "oracle"}
-        self.calibrations = fit_all(estimators, self.available)
+        estimators = {
+            n: c for n, c in self.calibrators.items() if c.lane != "oracle" and n not in self.fitted
+        }
+        self.calibrations = {**self.fitted, **fit_all(estimators, self.available)}
         evaluation = self._conclude(trainer, pl_module, "val")
         self.history.append({**evaluation.scalars(), "curve": evaluation.curve})
 

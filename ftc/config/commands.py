@@ -249,8 +249,10 @@ class CompareConfig(Node):
     runs: str
     chosen_on: list[Seed]
     by: list[str]
+    scores: bool
     refit: bool
     shifts: list[float]
+    allow_targets: list[str]
 
     @model_validator(mode="after")
     def _folder_exists(self) -> CompareConfig:

@@ -54,7 +54,7 @@ def calibrate_logits(
         InputError: names the file and the row, or the evidence that a calibrator lacks.
     """
     for key, calibrator in calibrators.items():
-        if calibrator.weights is not None:
+        if calibrator.moves:
             raise InputError(
                 f"calibration.use={list(calibrators)}: {key} moves weights, which saved logits do not have; "
                 "leave it out, or use ftc.train"

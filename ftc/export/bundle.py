@@ -8,12 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from ftc.calibrators import Calibrator
+from ftc.errors import InputError
 from ftc.models import fold_calibration, load_metadata, load_tensors, save_weights
 from ftc.results import RunRecord
 
 # Weights under the names of the plain timm model, in a run folder.
 SOURCE_WEIGHTS = "source.safetensors"
 FINE_TUNED_WEIGHTS = "fine_tuned.safetensors"
+# Weight and bias of the heads that calibrators moved, by the calibrator's name.
+HEADS = "heads.safetensors"
 CALIBRATED_WEIGHTS = "checkpoints/calibrated.safetensors"
 
 
@@ -34,7 +37,7 @@ def bundle(
         ``alpha``.
 
     Raises:
-        InputError: a missing file of weights, or a head without a bias.
+        InputError: a missing file of weights, one without this calibrator's head, or a head without a bias.
     """
     stage = record.stages.calibrated[name]
     weights = load_tensors(folder / FINE_TUNED_WEIGHTS)
@@ -47,6 +50,12 @@ def bundle(
     if calibrator.weights is not None:
         metadata["alpha"] = alpha = stage.details["alpha"]
         weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
+    if calibrator.moves_head:
+        heads = load_tensors(folder / HEADS)
+        for part in ("weight", "bias"):
+            if f"{name}.{part}" not in heads:
+                raise InputError(f"{folder / HEADS}: has no {part} of {name}; make the run anew")
+            weights[f"{metadata['head']}.{part}"] = heads[f"{name}.{part}"]
     partition = record.partition.partition()
     return fold_calibration(weights, metadata["head"], partition, stage.gamma), metadata
 

@@ -16,6 +16,7 @@ from ftc.functional.probability import (
     reliability,
     reliability_by_group,
 )
+from ftc.functional.prototypes import align_norms, prototype_head, variance_ratio
 from ftc.functional.scale import logit_scale
 from ftc.functional.shares import class_shares
 from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
@@ -29,6 +30,7 @@ __all__ = [
     "SeenAbsentCurve",
     "SeenStatistics",
     "accuracies",
+    "align_norms",
     "average_logit_gap",
     "bootstrap_accuracies",
     "class_accuracies",
@@ -52,9 +54,11 @@ __all__ = [
     "pool_statistics",
     "predicted_columns",
     "probability_metrics",
+    "prototype_head",
     "reduce_logits",
     "reliability",
     "reliability_by_group",
     "seen_absent_curve",
     "seen_statistics",
+    "variance_ratio",
 ]

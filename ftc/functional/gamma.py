@@ -89,3 +89,17 @@ def matching_quantile(margin: Tensor, fraction: float) -> float:
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
     return float(torch.lerp(ordered[below], ordered[above], position - below))
+
+
+def is_no_worse(hit: Tensor, reference: Tensor, tolerance: float) -> bool:
+    """Whether a model is no worse than another on the same samples, as far as these can tell.
+
+    Args:
+        hit, reference: whether each model is right, bool (N,).
+        tolerance: the accuracy that may be lost, a fraction; one standard error of the difference may be
+            lost as well, where that is more.
+    """
+    lost = reference.double() - hit.double()
+    error = float(lost.std()) / len(lost) ** 0.5 if len(lost) > 1 else 0.0
+    # The loss of a single sample is one standard error, whichever way both are rounded.
+    return float(lost.mean()) <= max(tolerance, error) * (1 + 1e-9)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ftc.errors import InputError
 from ftc.functional.accuracy import Criterion, criterion_scores
 from ftc.functional.gamma import matching_quantile
+from ftc.functional.shares import class_shares
 
 # The q of prior matching with an estimated share (docs/definitions.md, "Estimators of γ").
 SHARE_QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -34,6 +35,19 @@ def absent_share(pool_margin: Tensor, seen_margin: Tensor) -> float:
         above = pool_margin >= matching_quantile(seen_margin, q)
         shares.append(1 - float(above.double().mean()) / (1 - q))
     return min(max(sorted(shares)[len(shares) // 2], 0.0), 1.0)
+
+
+def em_share(odds: Tensor, prior: float) -> float:
+    """The share of absent-class images in a pool, by EM from a model's probabilities of U and S.
+
+    Args:
+        odds: log of the model's probability of U minus that of S, float64 (N,), see `PoolStatistics`.
+        prior: the share of absent classes in the model's training.
+
+    Raises:
+        InputError: see `ftc.functional.shares.class_shares`.
+    """
+    return float(class_shares(torch.stack([torch.zeros_like(odds), odds], 1), prior=[1 - prior, prior])[1])
 
 
 def mixture_gamma(

@@ -1,4 +1,4 @@
-"""The numbers that estimators see: three of a labelled seen sample, two of an unlabelled image."""
+"""The numbers that estimators see: three of a labelled seen sample, three of an unlabelled image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from attrs import frozen
 from torch import Tensor
 
 from ftc.functional.gamma import check_seen, non_target_gap
-from ftc.functional.inputs import SEEN, as_logits, check_target, label_groups
+from ftc.functional.inputs import SEEN, as_logits, check_target, columns, label_groups
 from ftc.functional.outcomes import reduce_logits, routes
 from ftc.partition import ClassPartition
 
@@ -71,21 +71,23 @@ class PoolStatistics:
     Attributes:
         margin: max_F z − max_U z, float64 (N,).
         top_absent: argmax_U z, a head column, int64 (N,).
+        odds: log of the probability of U minus that of S under the model, float64 (N,).
     """
 
     margin: Tensor
     top_absent: Tensor
+    odds: Tensor
 
     def __len__(self) -> int:
         return len(self.margin)
 
     def cpu(self) -> PoolStatistics:
         """The statistics on the CPU."""
-        return PoolStatistics(self.margin.cpu(), self.top_absent.cpu())
+        return PoolStatistics(self.margin.cpu(), self.top_absent.cpu(), self.odds.cpu())
 
     def rows(self, keep: Tensor) -> PoolStatistics:
         """Some of the images: a mask (N,) or indices."""
-        return PoolStatistics(self.margin[keep], self.top_absent[keep])
+        return PoolStatistics(self.margin[keep], self.top_absent[keep], self.odds[keep])
 
 
 def pool_statistics(logits: Any, partition: ClassPartition) -> PoolStatistics:
@@ -94,4 +96,6 @@ def pool_statistics(logits: Any, partition: ClassPartition) -> PoolStatistics:
     Raises:
         InputError: see `ftc.functional.reduce_logits`.
     """
-    return PoolStatistics(*routes(logits, partition))
+    z = as_logits(logits, partition).double()
+    absent, seen = (z[:, columns(partition, group, z.device)].logsumexp(1) for group in ("absent", "seen"))
+    return PoolStatistics(*routes(logits, partition), absent - seen)

@@ -53,13 +53,14 @@ class SeenStream(Stream):
 
 
 class PoolStream(Stream):
-    """`PoolStatistics` of images without labels, for the unlabelled lane. Keeps 16 bytes a sample."""
+    """`PoolStatistics` of images without labels, for the unlabelled lane. Keeps 24 bytes a sample."""
 
     margin: list[Tensor]
     top_absent: list[Tensor]
+    odds: list[Tensor]
 
     def __init__(self, partition: ClassPartition, **kwargs: Any) -> None:
-        states = {"margin": (torch.float64, ()), "top_absent": (torch.int32, ())}
+        states = {"margin": (torch.float64, ()), "top_absent": (torch.int32, ()), "odds": (torch.float64, ())}
         super().__init__(states, **kwargs)
         self.partition = partition
 
@@ -68,11 +69,12 @@ class PoolStream(Stream):
         statistics = pool_statistics(logits, self.partition)
         self.margin.append(statistics.margin)
         self.top_absent.append(statistics.top_absent.int())
+        self.odds.append(statistics.odds)
         self.place.append(self.places(len(statistics.margin)))
 
     def compute(self) -> PoolStatistics:
         """Statistics of all images."""
-        return PoolStatistics(self.joined("margin"), self.joined("top_absent").long())
+        return PoolStatistics(self.joined("margin"), self.joined("top_absent").long(), self.joined("odds"))
 
 
 class EvaluatedGapStream(Stream):

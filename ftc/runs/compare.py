@@ -3,59 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Generator, Tensor
-
-from ftc.calibrators import (
-    Available,
-    Calibrator,
-    ExpectedAccuracy,
-    MarginMixture,
-    Oracle,
-    OracleEvidence,
-    PriorMatching,
-    SeenEvidence,
-    UnlabelledEvidence,
-    fit_all,
-)
 from ftc.config.commands import CompareConfig
 from ftc.errors import InputError
-from ftc.functional import curve_of_outcomes
-from ftc.functional.inputs import ABSENT, SEEN, label_groups
-from ftc.functional.statistics import keep_seen
-from ftc.models import load_tensors
-from ftc.partition import ClassPartition
 from ftc.reporting.names import stage_title
-from ftc.results import CONFIG_FILE, FILE_NAME, LANES, METRICS, Lane
+from ftc.results import CONFIG_FILE, FILE_NAME, LANES, METRICS
 from ftc.runs.finished import NUM_SEEN, FinishedRun
-
-# How many pools with another share of absent-class images are drawn and averaged for each run.
-DRAWS = 3
+from ftc.runs.gaps import Gap, floor_gaps, recorded_gaps, refitted_gaps
 
 # The keys that runs are grouped by unless others are asked for.
 BY = ("name", NUM_SEEN)
 
-
-@dataclass(frozen=True)
-class Gap:
-    """The gap of one estimator in one run, see docs/definitions.md, "Estimators of γ".
-
-    Attributes:
-        estimator: the estimator's name in the run.
-        title: the estimator's printed name.
-        run: the run.
-        points: the score at γ* minus the score at γ̂, by the run's criterion, in percentage points.
-    """
-
-    estimator: str
-    title: str
-    run: FinishedRun
-    points: float
+# The columns of the table of scores, beside gaps.
+_SCORES = ("acc_all", "acc_seen", "acc_absent", "harmonic", "ausuc")
 
 
 def read_runs(folder: Path) -> list[FinishedRun]:
@@ -84,108 +47,6 @@ def read_runs(folder: Path) -> list[FinishedRun]:
         runs,
         key=lambda run: (run.record.experiment, len(run.partition.seen), run.partition_seed or 0),
     )
-
-
-def recorded_gaps(runs: Iterable[FinishedRun], lane: Lane) -> list[Gap]:
-    """The gaps of a lane's estimators, and of γ = 0, as the runs recorded them."""
-    gaps = []
-    for run in runs:
-        stages = {"fine_tuned": run.record.stages.fine_tuned, **run.record.lane(lane)}
-        best = run.oracle
-        for name, stage in stages.items():
-            score = stage.metrics.get(run.record.criterion)
-            if best is None or score is None:
-                continue
-            title = "γ = 0" if stage.lane is None else stage_title(name, stage)
-            gaps.append(Gap(name, title, run, 100 * (best - score)))
-    return gaps
-
-
-def refitted_gaps(runs: Iterable[FinishedRun], shift: float | None = None) -> list[Gap]:
-    """The gaps of the unlabelled lane's scalar estimators, refitted with the test images as the pool.
-
-    Without a shift ``val_oracle`` is listed as well, the best γ by all labels of the validation images, where
-    absent classes are among them. Its gap shows how close any γ can come to a γ* that is chosen on the
-    images it is measured on.
-
-    Args:
-        runs: runs with saved predictions.
-        shift: change of the pool's share of absent-class images, made by leaving images out at random, so
-            that it is no longer |U| / (|S| + |U|); None for a pool of all test images. γ is always evaluated
-            on all of them.
-
-    Raises:
-        InputError: no such share is possible.
-    """
-    gaps = []
-    for run in runs:
-        saved, p, criterion = _predictions(run), run.partition, run.record.criterion
-        calibrators: dict[str, Calibrator[Any]] = {
-            "prior_matched": PriorMatching(),
-            "prior_estimated": PriorMatching("estimate"),
-            "margin_mixture": MarginMixture(criterion=criterion),
-            "expected_accuracy": ExpectedAccuracy(criterion=criterion),
-        }
-        logits, target = saved["fine_tuned/test/logits"], saved["fine_tuned/test/target"]
-        source = saved["source/test/logits"]
-        kept, labels = keep_seen(saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p)
-        before, _ = keep_seen(saved["source/val/logits"], saved["source/val/target"], p)
-        seen = SeenEvidence.from_logits(kept, labels, p, before, "seen val")
-        evaluated = OracleEvidence.from_logits(logits, target, p)
-        curve = curve_of_outcomes(evaluated.outcomes, p)
-        best = curve.at(Oracle(criterion).fit(evaluated).gamma)[criterion]
-        if shift is None and bool(torch.isin(saved["fine_tuned/val/target"], torch.tensor(p.absent)).any()):
-            validation = OracleEvidence.from_logits(
-                saved["fine_tuned/val/logits"], saved["fine_tuned/val/target"], p
-            )
-            reached = curve.at(Oracle(criterion).fit(validation).gamma)[criterion]
-            title = "oracle on validation labels"
-            gaps.append(Gap("val_oracle", title, run, 100 * (best - reached)))
-        found: dict[str, list[float]] = {name: [] for name in calibrators}
-        for draw in range(1 if shift is None else DRAWS):
-            rows = torch.arange(len(target)) if shift is None else _shifted(target, p, shift, draw)
-            pool = UnlabelledEvidence.from_logits(logits[rows], p, source[rows], "unlabelled test", seen)
-            for name, calibration in fit_all(calibrators, Available(unlabelled=pool)).items():
-                found[name].append(100 * (best - curve.at(calibration.gamma)[criterion]))
-        gaps += [
-            Gap(name, calibrators[name].title, run, sum(values) / len(values))
-            for name, values in found.items()
-        ]
-    return gaps
-
-
-def _predictions(run: FinishedRun) -> dict[str, Tensor]:
-    """The saved predictions of a run.
-
-    Raises:
-        InputError: some are missing, as those of V are where nothing was held out.
-    """
-    path = run.folder / "predictions.safetensors"
-    saved = load_tensors(path)
-    wanted = [
-        f"{stage}/{split}/{field}"
-        for stage in ("source", "fine_tuned")
-        for split in ("val", "test")
-        for field in ("logits", "target")
-    ]
-    missing = [name for name in wanted if name not in saved]
-    if missing:
-        raise InputError(f"{path}: has no {missing[0]}, which refit=true needs; leave the run or refit out")
-    return saved
-
-
-def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int) -> Tensor:
-    """Rows of a random subset whose share of absent-class images is that of all rows plus ``shift``."""
-    groups = label_groups(target, partition)
-    seen, absent = ((groups == code).nonzero()[:, 0] for code in (SEEN, ABSENT))
-    share = len(absent) / (len(seen) + len(absent)) + shift
-    if not 0 < share < 1:
-        raise InputError(f"shift={shift}: leaves a share of absent-class images of {share:.2f}; choose less")
-    generator = Generator().manual_seed(draw)
-    seen, absent = (rows[torch.randperm(len(rows), generator=generator)] for rows in (seen, absent))
-    # One group stays whole, since its slice ends beyond it; the other is cut to give the share.
-    few_absent, few_seen = round(len(seen) * share / (1 - share)), round(len(absent) * (1 - share) / share)
-    return torch.cat([seen[:few_seen], absent[:few_absent]]).sort().values
 
 
 def markdown_table(gaps: Sequence[Gap], chosen_on: Sequence[int], by: Sequence[str] = BY) -> str:
@@ -260,18 +121,64 @@ def _sections(config: CompareConfig) -> Iterator[str]:
     # Gaps by different criteria do not compare.
     for criterion in dict.fromkeys(run.record.criterion for run in runs):
         unit = "" if criterion == "acc_all" else f": gaps in {METRICS[criterion]}"
-        for title, gaps in _tables(config, [run for run in runs if run.record.criterion == criterion]):
+        for title, table in _tables(config, [run for run in runs if run.record.criterion == criterion]):
             yield f"### {title}{unit}\n"
-            yield markdown_table(gaps, config.chosen_on, config.by) + "\n"
+            yield table + "\n"
 
 
-def _tables(config: CompareConfig, runs: list[FinishedRun]) -> Iterator[tuple[str, list[Gap]]]:
-    """Titles and gaps of the tables of runs that share a criterion."""
+def scores_table(runs: Sequence[FinishedRun]) -> str:
+    """A Markdown table of mean scores by stage, in percent, and how far each is ahead of the oracle.
+
+    The last column is the mean of the paired differences by the runs' criterion, in points, and its standard
+    error over the runs. A stage that some of the runs lack is left out.
+    """
+    rows = [dict(run.record.rows()) for run in runs]
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    lines = [
+        "| | " + " | ".join(METRICS[name] for name in _SCORES) + " | to the oracle |",
+        "|---" + "|--:" * (len(_SCORES) + 1) + "|",
+    ]
+    for name in names:
+        stages = [row[name] for row in rows]
+        cells = [_mean([100 * (stage.metrics[score] or 0.0) for stage in stages]) for score in _SCORES]
+        criterion = runs[0].record.criterion
+        ahead = [
+            100 * ((stage.metrics[criterion] or 0.0) - (run.oracle or 0.0))
+            for stage, run in zip(stages, runs, strict=True)
+        ]
+        title = {"source": "source", "fine_tuned": "fine-tuned"}.get(name) or stage_title(name, stages[0])
+        lines.append(f"| {title} | {' | '.join(cells)} | {_mean(ahead, error=True)} |")
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float], error: bool = False) -> str:
+    mean = sum(values) / len(values)
+    text = f"{mean:+.1f}" if error else f"{mean:.1f}"
+    if error and len(values) > 1:
+        variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+        text += f" ± {(variance / len(values)) ** 0.5:.1f}"
+    return text.replace("-", "−")
+
+
+def _tables(config: CompareConfig, runs: list[FinishedRun]) -> Iterator[tuple[str, str]]:
+    """Titles and tables of runs that share a criterion."""
+
+    def table(gaps: list[Gap]) -> str:
+        return markdown_table(gaps, config.chosen_on, config.by)
+
+    if config.scores:
+        reported = [run for run in runs if run.partition_seed not in config.chosen_on]
+        for name in dict.fromkeys(run.record.experiment for run in reported):
+            of_name = [run for run in reported if run.record.experiment == name]
+            yield f"{name}: means of {len(of_name)} reported runs", scores_table(of_name)
+    floor = floor_gaps(runs)
     for lane, title in LANES.items():
         if lane != "oracle" and any(run.record.lane(lane) for run in runs):
-            yield f"{title[0].upper()}{title[1:]}", recorded_gaps(runs, lane)
+            yield f"{title[0].upper()}{title[1:]}", table(recorded_gaps(runs, lane) + floor)
     if config.refit:
-        yield "The same with the test images as the pool", refitted_gaps(runs)
+        allowed = config.allow_targets
+        yield "The same with the test images as the pool", table(refitted_gaps(runs, allowed=allowed) + floor)
         for shift in config.shifts:
             signed = f"{shift:+g}".replace("-", "−")
-            yield f"Pool of test images, share of absent-class images {signed}", refitted_gaps(runs, shift)
+            title = f"Pool of test images, share of absent-class images {signed}"
+            yield title, table(refitted_gaps(runs, shift, allowed))

@@ -166,7 +166,7 @@ def _without_training(
     for name, calibrator in calibrators.items():
         if calibrator.folds is not None:
             left_out[name] = "it trains further models, which ftc.train does"
-        elif calibrator.weights is not None:
+        elif calibrator.moves:
             left_out[name] = "it makes a model of its own, which ftc.train does"
         elif calibrator.source and not has_source:
             left_out[name] = "it compares with the source model; give that one as source.checkpoint"

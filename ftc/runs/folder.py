@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ftc.config.commands import JobConfig
 from ftc.errors import InputError
-from ftc.export.bundle import FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS
+from ftc.export.bundle import FINE_TUNED_WEIGHTS, HEADS, SOURCE_WEIGHTS
 from ftc.files import damage, flush, remove_parts, written_whole
 from ftc.models import Classifier, description, save_weights
 from ftc.partition import PartitionManifest
@@ -30,6 +30,7 @@ from ftc.results import CONFIG_FILE, CURVE_FIELDS, FILE_NAME, RunRecord
 
 _STAGES = "stages"
 _BEGUN = "begun.json"
+PREDICTIONS = "predictions.safetensors"
 PARTITION_FILE = "partition.json"
 
 # Tensors by split and field, see `ftc.callbacks.PredictionRecorder`.
@@ -216,6 +217,12 @@ class RunFolder:
         metadata = {**description(classifier), "class_names": class_names}
         save_weights(self.path / FINE_TUNED_WEIGHTS, weights, metadata)
 
+    def keep_heads(self, heads: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write ``heads.safetensors``: weight and bias of the heads that calibrators moved, if any did."""
+        flat = {f"{name}.{part}": value for name, head in heads.items() for part, value in head.items()}
+        if flat:
+            save_weights(self.path / HEADS, flat)
+
     def keep_predictions(self, stages: Mapping[str, Predictions], record: RunRecord) -> None:
         """Write ``predictions.safetensors``, with tensors named ``stage/split/field``."""
         flat = {
@@ -225,7 +232,7 @@ class RunFolder:
             for field, value in fields.items()
         }
         metadata = {"partition": record.partition.model_dump(mode="json")}
-        save_weights(self.path / "predictions.safetensors", flat, metadata)
+        save_weights(self.path / PREDICTIONS, flat, metadata)
 
     def keep_figures(self, record: RunRecord) -> None:
         """Write ``figures/`` of a record without epochs."""

@@ -25,6 +25,7 @@ from ftc.config.partition import PartitionContext
 from ftc.data import PartitionedDataModule, batch_share
 from ftc.errors import InputError
 from ftc.models import Classifier, checksum, load_tensors
+from ftc.models.heads import CosineHead
 from ftc.partition import ClassPartition, PartitionManifest, without
 from ftc.results import versions
 from ftc.runs.processes import check_processes, leads
@@ -127,8 +128,9 @@ def build_parts(
         trained: whether the run trains the model.
 
     Raises:
-        InputError: data that do not fit the partition, a single seen class for pseudo cross-validation, or
-            calibrators that compare classes with a source model that does not know them.
+        InputError: data that do not fit the partition, a single seen class for pseudo cross-validation,
+            calibrators that move another head than a linear one, or that compare classes with a source model
+            that does not know them.
     """
     config, images, classifier = source.config, source.images, source.classifier
     new, lost = (without(columns, images.known) for columns in (partition.seen, partition.absent))
@@ -144,9 +146,14 @@ def build_parts(
             f"The source model was never given {names} ({len(lost)} of {len(partition.absent)} absent "
             "classes): there is nothing that calibration could bring back"
         )
-    for calibrator in calibrators.values():
+    for name, calibrator in calibrators.items():
         if calibrator.folds is not None:
             calibrator.folds.draw(partition)
+        if calibrator.moves_head and isinstance(classifier.head, CosineHead):
+            raise InputError(
+                f"calibration.use=[{', '.join(calibrators)}]: {name} moves the rows of a linear head; set "
+                "model.head=linear, or leave it out"
+            )
     data = build_datamodule(config, images, classifier, partition, config.seed)
     if trained and not build_method(config).keeps_statistics:
         check_steps(config, classifier, data, source.trainers.world_size)

@@ -13,6 +13,7 @@ from ftc.evaluation.per_class import per_class
 from ftc.evaluation.probabilities import probabilities
 from ftc.export.bundle import write_bundle
 from ftc.functional import SeenStatistics, predicted_columns
+from ftc.functional.gamma import is_no_worse
 from ftc.metrics import FeatureDrift
 from ftc.models import copied
 from ftc.partition import ClassPartition
@@ -23,6 +24,9 @@ from ftc.runs.stages import Stages
 from ftc.runs.training import Training
 
 Result = Mapping[str, Any]
+
+# The accuracy on held-out samples that fine-tuning may cost before a run says so, a fraction.
+CHANCE = 0.01
 
 
 def report(
@@ -64,6 +68,7 @@ def report(
             deployed=deployed,
             own_domain=own_domain,
             near_copies=before["near_copies"],
+            lost_on_held_out=_lost_on_held_out(training),
             feature_drift=_feature_drift(predictions, parts.partition),
             per_class=per_class(
                 test["logits"],
@@ -82,8 +87,10 @@ def report(
         if leads():
             folder.keep_source(source_weights)
             folder.keep_fine_tuned(weights, parts.classifier, parts.images.class_names)
+            folder.keep_heads({name: result["head"] for name, result in moved.items() if result["head"]})
             write_bundle(folder.path, record, deployed, parts.calibrators[deployed])
-            folder.keep_predictions(predictions, record)
+            of_moved = {name: result["predictions"] for name, result in moved.items()}
+            folder.keep_predictions({**predictions, **of_moved}, record)
             folder.keep_epochs(callback.history, record)
             folder.keep_per_class(record)
     record = record.model_copy(update={"timing": stages.timing})
@@ -128,13 +135,22 @@ def _selection(
     return {**nullable(scores), **bounds}
 
 
+def _lost_on_held_out(training: Training) -> tuple[float, float] | None:
+    """See `ftc.results.RunRecord`."""
+    models = (training.callback.source, training.callback.observed)
+    before, after = (model.seen.get("held_out") for model in models)
+    if before is None or after is None or training.parts.new or is_no_worse(after.hit, before.hit, CHANCE):
+        return None
+    return float(before.hit.double().mean()), float(after.hit.double().mean())
+
+
 def _predicted(
     records: StageRecords, moved: Mapping[str, Result], partition: ClassPartition
 ) -> dict[str, Tensor]:
     """What models with moved weights predict for the test samples, each at its γ."""
     gammas = {name: records.calibrated[name].gamma for name in moved}
     return {
-        name: predicted_columns(result["logits"]["test"], partition, [gammas[name]])[0]
+        name: predicted_columns(result["predictions"]["test"]["logits"], partition, [gammas[name]])[0]
         for name, result in moved.items()
     }
 
@@ -149,7 +165,7 @@ def _probabilities(
     return probabilities(
         {
             **{name: by_split(of_model, "logits") for name, of_model in predictions.items()},
-            **{name: result["logits"] for name, result in moved.items()},
+            **{name: by_split(result["predictions"], "logits") for name, result in moved.items()},
         },
         by_split(predictions["fine_tuned"], "target"),
         training.parts.partition,

@@ -19,6 +19,7 @@ from ftc.models import Classifier, load_tensors
 from ftc.partition import ClassPartition
 from ftc.reporting.tables import tradeoff_table
 from ftc.runs.finished import FinishedRun
+from ftc.runs.folder import PREDICTIONS
 from ftc.runs.outputs import images_of, logits_of
 
 # Points of the trade-off that are printed, from the lowest margins of all images to the highest of seen ones.
@@ -94,7 +95,7 @@ def _trade_off(
     config: DeployConfig, run: FinishedRun, measured: Classifier, gamma: float, partition: ClassPartition
 ) -> tuple[TradeOff, tuple[str, ...]]:
     """The trade-off, and the data that it rests on."""
-    saved = load_tensors(run.folder / "predictions.safetensors")
+    saved = load_tensors(run.folder / PREDICTIONS)
 
     def raw(split: Literal["val", "pool"]) -> Tensor:
         """The logits of a split, γ taken out."""

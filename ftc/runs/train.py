@@ -22,7 +22,7 @@ from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord
 from ftc.runs.folder import RunFolder, do_once
 from ftc.runs.folds import fold_evidence, train_or_find_fold
-from ftc.runs.interpolation import Hits, evaluate_moved_weights
+from ftc.runs.moved import Hits, evaluate_moved_weights
 from ftc.runs.parts import build_parts, build_source_stage, choose_classes, identity, manifest, shared_facts
 from ftc.runs.processes import all_or_none, check_shared, leads
 from ftc.runs.report import report
@@ -81,7 +81,7 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
                 if leads():
                     folder.start(config, this_run, manifest(parts))
         check_shared(folder.path / CONFIG_FILE, partial(shared_facts, parts, weights), leads())
-        of_fine_tuned = {name: c for name, c in calibrators.items() if c.weights is None}
+        of_fine_tuned = {name: c for name, c in calibrators.items() if not c.moves}
         callback = build_callback(config, parts.data, of_fine_tuned, folds)
         with closing(logger_makers if leads() else []) as loggers:
             training = build_training(parts, callback, loggers, stages)
@@ -92,10 +92,20 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
         known: Hits = {}
         moved = {
             name: stages.once(
-                name, partial(evaluate_moved_weights, parts, training.module, callback, name, weights, known)
+                name,
+                partial(
+                    evaluate_moved_weights,
+                    parts,
+                    training.module,
+                    callback,
+                    after["predictions"],
+                    name,
+                    weights,
+                    known,
+                ),
             )
             for name, calibrator in calibrators.items()
-            if calibrator.weights is not None
+            if calibrator.moves
         }
         return report(training, stages, weights, own_domain, before, after, moved)
 

@@ -10,19 +10,23 @@ from ftc.config.commands import TrainConfig
 from ftc.finetune import Full, LinearProbe, SeenSoftmax
 from tests.conftest import composed
 
-# Title, lane, and whether it needs source, held-out samples, folds, other weights.
+# Title, lane, and whether it needs source, held-out samples, folds, other weights, and moves the head.
 NEEDS = {
-    "alg": ("ALG", "seen_only", False, False, False, False),
-    "anchored": ("anchored", "seen_only", True, False, False, False),
-    "misroute": ("misroute", "seen_only", True, True, False, False),
-    "mixed_anchor": ("mixed anchor", "seen_only", True, True, False, False),
-    "symmetric": ("symmetric misroute", "seen_only", True, True, False, False),
-    "pcv": ("PCV", "seen_only", False, True, True, False),
-    "interpolated": ("interpolated", "seen_only", True, True, False, True),
-    "fixed": ("fixed γ", "seen_only", False, False, False, False),
-    "prior_matched": ("prior-matched", "unlabelled", False, False, False, False),
-    "margin_mixture": ("margin mixture", "unlabelled", False, True, False, False),
-    "expected_accuracy": ("expected accuracy", "unlabelled", True, True, False, False),
+    "alg": ("ALG", "seen_only", False, False, False, False, False),
+    "anchored": ("anchored", "seen_only", True, False, False, False, False),
+    "misroute": ("misroute", "seen_only", True, True, False, False, False),
+    "mixed_anchor": ("mixed anchor", "seen_only", True, True, False, False, False),
+    "symmetric": ("symmetric misroute", "seen_only", True, True, False, False, False),
+    "committee": ("committee", "seen_only", True, True, False, False, False),
+    "weight_aligning": ("weight aligning", "seen_only", False, False, False, False, True),
+    "pcv": ("PCV", "seen_only", False, True, True, False, False),
+    "interpolated": ("interpolated", "seen_only", True, True, False, True, False),
+    "fixed": ("fixed γ", "seen_only", False, False, False, False, False),
+    "prior_matched": ("prior-matched", "unlabelled", False, False, False, False, False),
+    "margin_mixture": ("margin mixture", "unlabelled", False, True, False, False, False),
+    "expected_accuracy": ("expected accuracy", "unlabelled", True, True, False, False, False),
+    "prototypes": ("prototypes", "unlabelled", True, True, False, False, True),
+    "interpolated_prototypes": ("interpolated, prototypes", "unlabelled", True, True, False, True, True),
 }
 
 
@@ -31,7 +35,15 @@ def test_every_calibrator_says_what_it_needs():
     assert set(config.calibration.calibrators) == set(NEEDS)
     built = build_calibrators(config)
     found = {
-        name: (c.title, c.lane, c.source, c.held_out, c.folds is not None, c.weights is not None)
+        name: (
+            c.title,
+            c.lane,
+            c.source,
+            c.held_out,
+            c.folds is not None,
+            c.weights is not None,
+            c.moves_head,
+        )
         for name, c in built.items()
     }
     assert found == NEEDS
@@ -40,7 +52,7 @@ def test_every_calibrator_says_what_it_needs():
 def test_titles_tell_the_calibrators_of_the_study_apart():
     built = build_calibrators(composed(TrainConfig, "train", "calibration=study"))
     titles = [calibrator.title for calibrator in built.values()]
-    assert len(set(titles)) == len(titles) == 15
+    assert len(set(titles)) == len(titles) == 21
     expected = {"PCV", "PCV, best overall", "PCV, balanced", "interpolated, α = 0.75, mixed anchor"}
     assert expected <= set(titles)
 

@@ -150,7 +150,7 @@ def drawn_margins(share: float, size: int = 4000, seed: int = 0) -> tuple[Unlabe
         )
 
     def of_pool(margin: torch.Tensor) -> PoolStatistics:
-        return PoolStatistics(margin, torch.ones(len(margin), dtype=torch.int64))
+        return PoolStatistics(margin, torch.ones(len(margin), dtype=torch.int64), -margin)
 
     is_absent = torch.rand(size, generator=generator) < share
     source, fine_tuned = margins(is_absent)
@@ -164,6 +164,7 @@ def drawn_margins(share: float, size: int = 4000, seed: int = 0) -> tuple[Unlabe
 def test_the_share_of_absent_images_is_recovered(share):
     evidence, is_absent = drawn_margins(share)
     true = float(is_absent.double().mean())
+    assert PriorMatching("em").fit(evidence).details["absent_share"] == pytest.approx(true, abs=0.03)
     for calibrator in (PriorMatching("estimate"), MarginMixture("estimate"), ExpectedAccuracy()):
         found = calibrator.fit(evidence)
         assert found.details["absent_share"] == pytest.approx(true, abs=0.03), calibrator

@@ -140,7 +140,8 @@ def test_classwise_error_against_a_loop(seed, gamma, temperature):
         for column in target.unique().tolist()
     ]
     expected = sum(gaps) / len(gaps)
-    assert classwise_ece(logits, target, PARTITION, gamma, temperature) == pytest.approx(expected, abs=1e-9)
+    # Where probabilities saturate, rounding decides which of them are equal.
+    assert classwise_ece(logits, target, PARTITION, gamma, temperature) == pytest.approx(expected, abs=1e-7)
 
 
 @given(SEEDS, GAMMAS)

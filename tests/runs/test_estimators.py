@@ -130,7 +130,7 @@ def test_held_out_training_images_serve_where_there_is_no_validation_split(home)
     held = ("data.readers.val=null", "data.holdout=0.2", "data.gallery_every=null", "run_dir=held")
     refused = run_train(home, *SHORT, *held)
     assert refused.returncode == 2
-    assert "expected_accuracy wants unlabelled target images" in refused.stderr
+    assert "interpolated_prototypes wants unlabelled target images" in refused.stderr
     use = "calibration.use=[symmetric,interpolated,expected_accuracy]"
     result = run_train(
         home, *SHORT, *held, use, "calibration.default=interpolated", "data.readers.pool=${data.readers.test}"
@@ -159,7 +159,7 @@ def test_two_calibrators_on_one_path_evaluate_its_models_once(home, monkeypatch)
         return other_weights(classifier, state)
 
     monkeypatch.chdir(home)
-    monkeypatch.setattr("ftc.runs.interpolation.other_weights", counted)
+    monkeypatch.setattr("ftc.runs.moved.other_weights", counted)
     use = ("calibration=study", "calibration.use=[interpolated,interpolated_unlabelled,alg]")
     train(composed(TrainConfig, "train", *SHORT, *use, "run_dir=twice", "logger=csv"))
     # Each candidate once, and each calibrator's own choice.

@@ -16,7 +16,7 @@ from ftc.errors import InputError
 from ftc.functional.gamma import is_no_worse
 from ftc.functional.weights import interpolate_weights
 
-ALPHAS = (0.5, 0.625, 0.75, 0.875)
+ALPHAS = (0.625, 0.75, 0.875)
 
 
 class StraightLine(WeightPath):
@@ -83,7 +83,7 @@ class Interpolated(Calibrator[Evidence]):
         calibrator: Calibrator[Any],
         alpha: float | None = None,
         alphas: Sequence[float] = ALPHAS,
-        tolerance: float = 0.01,
+        tolerance: float = 0.005,
     ) -> None:
         if not isinstance(calibrator, Calibrator) or calibrator.weights is not None:
             raise InputError(f"calibrator={calibrator!r}: give one that estimates γ from evidence")

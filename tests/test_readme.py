@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch.utils.data import DataLoader, TensorDataset
 
+from ftc.config.commands import TrainConfig
 from tests.commands import run_module, run_train
-from tests.conftest import readme_blocks
+from tests.conftest import composed, readme_blocks
 
 DATA = "docs/data.md"
 CLASSES = ("circle", "cross", "square", "star")
@@ -150,3 +151,33 @@ def test_a_folder_and_a_hub_model_without_images_of_absent_classes(tmp_path):
     assert results["stages"]["fine_tuned"]["acc_absent"] is None
     assert results["stages"]["fine_tuned"]["curve"]["acc_absent"][0] is None
     assert isinstance(results["stages"]["calibrated"]["alg"]["gamma"], float)
+
+
+def test_a_folder_with_unlabelled_images(tmp_path):
+    draw_photos(tmp_path / "photos" / "train", CLASSES[:2], 12)
+    draw_photos(tmp_path / "photos" / "test", CLASSES, 6)
+    draw_photos(tmp_path / "photos" / "pool", CLASSES, 8)
+    model = timm.create_model("test_resnet", num_classes=4)
+    save_for_hf(model, str(tmp_path / "hub"), {"label_names": list(CLASSES)}, safe_serialization=True)
+    local = ("model.name=local-dir:hub", "data.columns=model", "data.holdout=0.4", "trainer.max_epochs=1")
+    folder = ("experiment=folder_pool", "data.root=photos", *local, "logger=csv", "run_dir=run")
+    result = run_train(tmp_path, *folder)
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["deployed"] == "interpolated_prototypes"
+    assert results["stages"]["calibrated"]["interpolated_prototypes"]["uses"][0] == "unlabelled pool"
+    (tmp_path / "photos" / "pool").rename(tmp_path / "elsewhere")
+    refused = run_train(tmp_path, *folder[:-1], "run_dir=other")
+    assert refused.returncode == 2
+    assert "photos/pool: no image in this folder" in refused.stderr
+
+
+def test_the_papers_recipe_is_one_word_away():
+    for experiment in ("folder", "folder_pool"):
+        arguments = (
+            f"experiment={experiment}",
+            "data.root=photos",
+            "model.name=resnet50",
+            "calibration=paper",
+        )
+        assert composed(TrainConfig, "train", *arguments).calibration.use == ["alg"]

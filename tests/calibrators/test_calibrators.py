@@ -14,6 +14,7 @@ from ftc.calibrators import (
     AnchoredLogitGap,
     Available,
     AverageLogitGap,
+    Committee,
     ExpectedAccuracy,
     FixedGamma,
     FoldEvidence,
@@ -133,6 +134,15 @@ def test_prior_matching_sends_that_share_to_the_absent_classes(partition, prior)
     assert float(share) == pytest.approx(expected, abs=0.002)
     assert found.details == {"absent_share": expected}
     assert found.lane == "unlabelled"
+
+
+def test_a_committee_is_the_mean_of_its_members(partition, seen_samples):
+    logits, target = seen_samples
+    source = logits + torch.randn(logits.shape, generator=torch.Generator().manual_seed(5))
+    evidence = SeenEvidence.from_logits(logits, target, partition, source)
+    members = (SymmetricMisroute(), MisrouteMatching(), AnchoredLogitGap("held_out"))
+    mean = sum(member.fit(evidence).gamma for member in members) / 3
+    assert Committee().fit(evidence).gamma == pytest.approx(mean)
 
 
 def drawn_margins(share: float, size: int = 4000, seed: int = 0) -> tuple[UnlabelledEvidence, torch.Tensor]:

@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from ftc.config.commands import CompareConfig
-from ftc.runs.compare import Gap, _sections, markdown_table, read_runs, recorded_gaps
+from ftc.functional import seen_absent_curve
+from ftc.runs.compare import _sections, markdown_table, read_runs, scores_table
 from ftc.runs.finished import FinishedRun
+from ftc.runs.gaps import HALVES, Gap, floor_gaps, recorded_gaps, refitted_gaps
 from tests.commands import run_module, run_train
 from tests.conftest import composed
 
@@ -54,6 +58,61 @@ def test_command_prints_a_table_a_lane_and_refits_from_saved_predictions(sweep):
     assert "`alg`" in first and "`prior_matched`" not in first
     assert "`prior_matched`" in second and "`alg`" not in second
     assert "| estimator | chosen on (1) | **reported** (1) |\n" in first
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory) -> FinishedRun:
+    """A run whose pool is the test images."""
+    home = tmp_path_factory.mktemp("pooled")
+    use = "calibration.use=[interpolated_prototypes,prototypes,expected_accuracy,interpolated_unlabelled]"
+    pool = ("calibration=study", "calibration.default=prototypes", "data.readers.pool=${data.readers.test}")
+    result = run_train(home, *SHORT, *pool, use, "run_dir=run")
+    assert result.returncode == 0, result.stderr
+    return FinishedRun.read(home / "run")
+
+
+def test_a_refit_on_the_same_pool_finds_what_the_run_found(pooled):
+    recorded = {gap.estimator: gap.points for gap in recorded_gaps([pooled], "unlabelled")}
+    refitted = {gap.estimator: gap.points for gap in refitted_gaps([pooled])}
+    del recorded["fine_tuned"], refitted["val_oracle"]
+    assert len(refitted) == 4
+    # An image of a thousand may lie on the edge.
+    assert refitted == pytest.approx(recorded, abs=0.1)
+
+
+def test_other_shares_in_the_pool_move_what_assumes_them(pooled):
+    shifted = {gap.estimator: gap.points for gap in refitted_gaps([pooled], -0.2)}
+    assert len(shifted) == 4
+    assert shifted != {gap.estimator: gap.points for gap in refitted_gaps([pooled])}
+
+
+def test_the_floor_is_what_labels_of_one_half_lose_on_the_other(pooled):
+    (gap,) = floor_gaps([pooled])
+    saved = load_file(pooled.folder / "predictions.safetensors")
+    logits, target = saved["fine_tuned/test/logits"], saved["fine_tuned/test/target"]
+    lost = []
+    for draw in range(HALVES):
+        order = torch.randperm(len(target), generator=torch.Generator().manual_seed(draw))
+        one, other = order[: len(order) // 2], order[len(order) // 2 :]
+        gamma = seen_absent_curve(logits[one], target[one], pooled.partition).best()
+        curve = seen_absent_curve(logits[other], target[other], pooled.partition)
+        lost.append(100 * (curve.at(curve.best())["acc_all"] - curve.at(gamma)["acc_all"]))
+    assert gap.points == pytest.approx(sum(lost) / len(lost))
+    assert 0 <= gap.points < 5
+
+
+def test_scores_are_means_of_the_runs_and_paired_differences(sweep):
+    runs = read_runs(sweep)
+    lines = scores_table(runs).splitlines()
+    assert lines[0] == "| | Y/Y | S/Y | U/Y | H | AUSUC | to the oracle |"
+    (row,) = (line for line in lines if line.startswith("| ALG |"))
+    first, *_, mean, error = re.findall(r"[+−]?\d+\.\d", row)
+    stages = [run.record.stages.calibrated for run in runs]
+    found, best = ([100 * stage[name].metrics["acc_all"] for stage in stages] for name in ("alg", "oracle"))
+    ahead = [of - to for of, to in zip(found, best, strict=True)]
+    assert float(first) == pytest.approx(sum(found) / 2, abs=0.051)
+    assert float(mean.replace("−", "-")) == pytest.approx(sum(ahead) / 2, abs=0.051)
+    assert float(error) == pytest.approx(abs(ahead[0] - ahead[1]) / 2, abs=0.051)
 
 
 def test_gaps_are_by_the_runs_criterion_and_tables_never_mix_two(sweep, tmp_path):

@@ -122,6 +122,7 @@ def content(run: Path) -> dict[str, Any]:
         "epochs": pq.read_table(run / "epochs.parquet").to_pylist(),
         "deployed": load_file(run / "checkpoints" / "calibrated.safetensors"),
         "predictions": load_file(run / "predictions.safetensors"),
+        "heads": load_file(heads) if (heads := run / "heads.safetensors").is_file() else {},
     }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
+import attrs
 import torch
 
 from ftc.calibrators.evidence import Evidence
@@ -110,11 +111,17 @@ class Calibrator(ABC, Generic[E]):
 
     def state_dict(self) -> dict[str, Any]:
         """The latest fit in plain types; empty before the first."""
-        return {} if self.calibration is None else asdict(self.calibration)
+        if self.calibration is None:
+            return {}
+        head = self.calibration.head
+        state = asdict(replace(self.calibration, head=None))
+        return {**state, "head": None if head is None else attrs.asdict(head)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a fit from `state_dict`."""
-        self.calibration = Calibration(**state) if state else None
+        head = state.get("head")
+        moved = None if head is None else LinearHead(**head)
+        self.calibration = Calibration(**{**state, "head": moved}) if state else None
 
 
 def by_criterion(title: str, criterion: Criterion) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ class Prototypes(Calibrator[FeatureEvidence]):
     Args:
         calibrator: the calibrator of γ, on the same pool.
         shrinkage: the samples that the pool's mean counts for in the mean of a class, as a multiple of
-            `ftc.functional.prototypes.variance_ratio` on held-out seen samples.
+            `ftc.functional.prototypes.variance_ratio` on held-out seen samples. Where that is infinite, the
+            head does not move.
         ridge, rounds: see `prototype_head`.
         strengths: λ of the head's change, the first that held-out seen samples admit.
         tolerance: how much Acc_{S/Y} on held-out seen samples the change may cost, a fraction; or one
@@ -92,10 +94,13 @@ class Prototypes(Calibrator[FeatureEvidence]):
         calibration = self.inner.estimate(evidence.unlabelled)
         head, partition = evidence.head, evidence.partition
         logits = _shifted(head.logits(evidence.pool), partition, calibration.gamma)
-        shrinkage = self.shrinkage * variance_ratio(held_out.features, held_out.target)
+        ratio = variance_ratio(held_out.features, held_out.target) if self.shrinkage else 0.0
+        # Means that count for nothing move nothing.
+        strengths = self.strengths if math.isfinite(ratio) else ()
+        shrinkage = self.shrinkage * ratio
         before = _hits(head, calibration.gamma, held_out, partition)
         taken, moved = 0.0, head
-        for strength in self.strengths:
+        for strength in strengths:
             change = prototype_head(
                 evidence.pool,
                 logits,
@@ -110,7 +115,9 @@ class Prototypes(Calibrator[FeatureEvidence]):
                 taken, moved = strength, candidate
                 break
         uses = tuple(dict.fromkeys((*calibration.uses, "seen train", evidence.origin)))
-        details = {**calibration.details, "strength": taken, "shrinkage": shrinkage}
+        details = {**calibration.details, "strength": taken}
+        if strengths:
+            details["shrinkage"] = shrinkage
         return Calibration(calibration.gamma, uses, self.lane, details, moved)
 
 

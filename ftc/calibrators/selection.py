@@ -131,7 +131,7 @@ def check_new_classes(calibrators: Mapping[str, Calibrator[Any]], new: Sequence[
     raise InputError(
         f"calibration.use=[{', '.join(calibrators)}]: {', '.join(refused)} would compare with the source "
         f"model, which was never given {classes}; set calibration.use=[{', '.join(kept)}], or others of alg, "
-        "prior_matched, margin_mixture and fixed, which look at the fine-tuned model alone"
+        "prior_matched, margin_mixture, weight_aligning and fixed, which look at the fine-tuned model alone"
     )
 
 

@@ -91,6 +91,8 @@ class Card:
         alpha = stage.details.get("alpha")
         if alpha is not None:
             yield f"- Weights: {alpha:g} of the way from the source to the fine-tuned model"
+        if stage.details.get("strength"):
+            yield "- Head: moved towards what the classes of the unlabelled images look like"
         yield f"- Software: {', '.join(f'{name} {v}' for name, v in self.record.versions.items())}"
 
     def _classes(self) -> Iterator[str]:

@@ -16,15 +16,13 @@ def variance_ratio(features: Tensor, target: Tensor) -> float:
         target: their labels, int64 (N,).
 
     Returns:
-        The ratio; infinite where the means differ by no more than chance.
-
-    Raises:
-        InputError: fewer than two classes have two samples.
+        The ratio; infinite where the means differ by no more than chance, or where nobody can tell, because
+        fewer than two classes have two samples.
     """
     classes, counts = target.unique(return_counts=True)
     classes, counts = classes[counts > 1], counts[counts > 1].double()
     if len(classes) < 2:
-        raise InputError("fewer than two seen classes have two held-out images; hold out more")
+        return torch.inf
     kept = torch.isin(target, classes)
     member = torch.searchsorted(classes, target[kept])
     x = features[kept].double()
@@ -68,7 +66,7 @@ def prototype_head(
         0 as well.
 
     Raises:
-        InputError: features that do not vary.
+        InputError: features that do not vary, or not in all directions where the ridge is 0.
     """
     center = pool.double().mean(0)
     x, known = pool.double() - center, labelled[0].double() - center
@@ -82,11 +80,18 @@ def prototype_head(
     q = z.softmax(1)
     for step in range(rounds + 1):
         count = q.sum(0) + counted
-        means = (q.T @ x + summed) / (count + shrinkage)[:, None]
+        # A class may have no image at all, nor the pool's mean.
+        means = (q.T @ x + summed) / (count + shrinkage).clamp_min(torch.finfo(z.dtype).tiny)[:, None]
         covariance = (total - (means.T * count) @ means) / count.sum()
         round_one = covariance.diagonal().mean() * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         covariance = torch.lerp(covariance, round_one, ridge)
-        rows = torch.linalg.solve(covariance, means.T).T
+        try:
+            rows = torch.linalg.solve(covariance, means.T).T
+        except torch.linalg.LinAlgError as error:
+            raise InputError(
+                "features of pool and training images do not vary in all directions; give more images, or a "
+                "larger ridge"
+            ) from error
         bias = -(rows * means).sum(1) / 2
         found = count >= 1
         rows = torch.where(found[:, None], rows - rows[found].mean(0), 0.0) * strength

@@ -140,7 +140,8 @@ def scores_table(runs: Sequence[FinishedRun]) -> str:
     ]
     for name in names:
         stages = [row[name] for row in rows]
-        cells = [_mean([100 * (stage.metrics[score] or 0.0) for stage in stages]) for score in _SCORES]
+        columns = ([stage.metrics.get(score) for stage in stages] for score in _SCORES)
+        cells = ["–" if None in c else _mean([100 * (value or 0.0) for value in c]) for c in columns]
         criterion = runs[0].record.criterion
         ahead = [
             100 * ((stage.metrics[criterion] or 0.0) - (run.oracle or 0.0))

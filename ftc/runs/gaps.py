@@ -84,13 +84,15 @@ def floor_gaps(runs: Iterable[FinishedRun]) -> list[Gap]:
     for run in runs:
         if not (run.folder / PREDICTIONS).is_file():
             continue  # ftc.calibrate keeps none
-        saved, p = _Saved(run), run.partition
-        logits, target = saved.of("fine_tuned", "test", "logits"), saved.of("fine_tuned", "test", "target")
+        saved, p, average = _Saved(run), run.partition, run.calibration.average
+        stage = "fine_tuned" if run.record.checkpoint is None else "checkpoint"
+        logits, target = saved.of(stage, "test", "logits"), saved.of(stage, "test", "target")
         outcomes, criterion, lost = reduce_logits(logits, target, p), run.record.criterion, []
         for draw in range(HALVES):
             order = torch.randperm(len(target), generator=Generator().manual_seed(draw))
             one, other = (
-                curve_of_outcomes(outcomes.rows(rows.sort().values), p) for rows in order.tensor_split(2)
+                curve_of_outcomes(outcomes.rows(rows.sort().values), p, average)
+                for rows in order.tensor_split(2)
             )
             if min(one.num_samples["absent"], other.num_samples["absent"]):
                 best, chosen = (other.at(curve.best(criterion))[criterion] for curve in (other, one))
@@ -123,7 +125,7 @@ def refitted_gaps(
     for run in runs:
         saved, p, criterion = _Saved(run), run.partition, run.record.criterion
         target = saved.of("fine_tuned", "test", "target")
-        curve = _curve(saved.of("fine_tuned", "test", "logits"), target, p)
+        curve = _curve(saved.of("fine_tuned", "test", "logits"), target, run)
         best = curve.at(curve.best(criterion))[criterion]
         if shift is None and bool(
             torch.isin(saved.of("fine_tuned", "val", "target"), torch.tensor(p.absent)).any()
@@ -131,7 +133,7 @@ def refitted_gaps(
             validation = OracleEvidence.from_logits(
                 saved.of("fine_tuned", "val", "logits"), saved.of("fine_tuned", "val", "target"), p
             )
-            reached = curve.at(Oracle(criterion).fit(validation).gamma)[criterion]
+            reached = curve.at(Oracle(criterion, run.calibration.average).fit(validation).gamma)[criterion]
             gaps.append(Gap("val_oracle", "oracle on validation labels", run, 100 * (best - reached)))
         everyone = torch.arange(len(target))
         draws = [everyone] if shift is None else [_shifted(target, p, shift, n) for n in range(DRAWS)]
@@ -180,30 +182,32 @@ class _Model:
     Attributes:
         saved: the run's predictions.
         stage: the name of its stage among them.
-        head: its head.
+        head: its head; None for a calibrator that leaves it as it is.
     """
 
     saved: _Saved
     stage: str
-    head: LinearHead
+    head: LinearHead | None
 
     @classmethod
     def of(cls, saved: _Saved, name: str, calibrator: Calibrator[Any]) -> _Model:
         """The model with the weights that the calibrator took in its run."""
         folder, record = saved.run.folder, saved.run.record
+        stage = "fine_tuned" if calibrator.weights is None else name
+        if not calibrator.moves_head:
+            return cls(saved, stage, None)
         weights = load_tensors(folder / FINE_TUNED_WEIGHTS)
         if calibrator.weights is not None:
             alpha = record.stages.calibrated[name].details["alpha"]
             weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
         place = load_metadata(folder / FINE_TUNED_WEIGHTS)["head"]
-        head = LinearHead(*(weights[f"{place}.{part}"] for part in ("weight", "bias")))
-        return cls(saved, "fine_tuned" if calibrator.weights is None else name, head)
+        return cls(saved, stage, LinearHead(*(weights[f"{place}.{part}"] for part in ("weight", "bias"))))
 
     def refitted(self, name: str, calibrator: Calibrator[Any], rows: Tensor) -> Mapping[str, float]:
         """The accuracies on all test images, with these rows of them as the pool."""
         p, of = self.saved.run.partition, self.saved.of
         target = of("fine_tuned", "test", "target")
-        logits, held_out = self._logits(calibrator, "test"), self._logits(calibrator, "val")
+        logits, held_out = self._logits("test"), self._logits("val")
         labels = of("fine_tuned", "val", "target")
         before, _ = keep_seen(of("source", "val", "logits"), labels, p)
         seen = SeenEvidence.from_logits(*keep_seen(held_out, labels, p), p, before, "seen val")
@@ -211,7 +215,7 @@ class _Model:
             logits[rows], p, of("source", "test", "logits")[rows], "unlabelled test", seen
         )
         features = None
-        if calibrator.moves_head:
+        if self.head is not None:
             features = FeatureEvidence(
                 pool.origin,
                 self.head,
@@ -224,11 +228,11 @@ class _Model:
         fitted = fit_all({name: calibrator}, Available(unlabelled=pool, features=features))[name]
         if fitted.head is not None:
             logits = fitted.head.logits(of(self.stage, "test", "features")).float()
-        return _curve(logits, target, p).at(fitted.gamma)
+        return _curve(logits, target, self.saved.run).at(fitted.gamma)
 
-    def _logits(self, calibrator: Calibrator[Any], split: str) -> Tensor:
+    def _logits(self, split: str) -> Tensor:
         # Logits of a stage are those behind its calibrator's head.
-        if not calibrator.moves_head:
+        if self.head is None:
             return self.saved.of(self.stage, split, "logits")
         return self.head.logits(self.saved.of(self.stage, split, "features")).float()
 
@@ -237,8 +241,9 @@ class _Model:
         return SeenFeatures.kept(features, target, self.saved.run.partition)
 
 
-def _curve(logits: Tensor, target: Tensor, partition: ClassPartition) -> SeenAbsentCurve:
-    return curve_of_outcomes(reduce_logits(logits, target, partition), partition)
+def _curve(logits: Tensor, target: Tensor, run: FinishedRun) -> SeenAbsentCurve:
+    outcomes = reduce_logits(logits, target, run.partition)
+    return curve_of_outcomes(outcomes, run.partition, run.calibration.average)
 
 
 def _shifted(target: Tensor, partition: ClassPartition, shift: float, draw: int) -> Tensor:

@@ -99,8 +99,8 @@ def evaluate_moved_weights(
 
 
 def _kept(predictions: Predictions, calibrator: Calibrator[Any]) -> Predictions:
-    # Features are those of the fine-tuned model, and kept as such, unless the backbone moved.
-    if calibrator.moves_head and calibrator.weights is not None:
+    # A head is fitted to features; they are the fine-tuned model's own unless the backbone moved.
+    if calibrator.evidence is FeatureEvidence and calibrator.weights is not None:
         return {split: fields for split, fields in predictions.items() if split != "gallery"}
     return {split: {"logits": predictions[split]["logits"]} for split in _SPLITS if split in predictions}
 

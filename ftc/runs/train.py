@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ftc.assembly.components import build_calibrators, build_callback, build_method
 from ftc.assembly.loggers import closing, logger_factories
-from ftc.calibrators import FoldEvidence
+from ftc.calibrators import FoldEvidence, fit_all
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
 from ftc.reporting.tables import console
@@ -87,6 +87,9 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
             training = build_training(parts, callback, loggers, stages)
             before = stages.once("source_evaluation", training.evaluate_source)
             callback.load_state_dict(before["calibration"])
+            # Evidence that will not suffice for models with moved weights is told of before training.
+            moved_later = {n: c for n, c in calibrators.items() if c.moves and not c.moves_head}
+            fit_all(moved_later, callback.available)
             training.fine_tune(stages)
             after = stages.once("test", training.test)
         known: Hits = {}

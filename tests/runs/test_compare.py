@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+import yaml
+from safetensors.torch import load_file, save_file
 
 from ftc.config.commands import CompareConfig
-from ftc.functional import seen_absent_curve
+from ftc.functional import curve_of_outcomes, reduce_logits, seen_absent_curve
 from ftc.runs.compare import _sections, markdown_table, read_runs, scores_table
 from ftc.runs.finished import FinishedRun
 from ftc.runs.gaps import HALVES, Gap, floor_gaps, recorded_gaps, refitted_gaps
@@ -133,6 +134,43 @@ def test_gaps_are_by_the_runs_criterion_and_tables_never_mix_two(sweep, tmp_path
     assert titles == [f"{title}{unit}\n" for unit in ("", ": gaps in H") for title in plain]
     assert all("| **reported** (1) |" in table for table in tables)
     assert "`prior_matched`" in tables[-1] and "`floor`" in tables[-1]
+
+
+def copied(run: FinishedRun, folder: Path, checkpoint: str | None = None, average: str = "sample"):
+    """The run with two thirds of its test images of class 0 left out, as a run of another kind."""
+    folder.mkdir()
+    run.record.model_copy(update={"checkpoint": checkpoint}).write(folder)
+    config = {**run.config, "calibration": {**run.config["calibration"], "average": average}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    tensors = load_file(run.folder / "predictions.safetensors")
+    keep = (tensors["fine_tuned/test/target"] != 0) | (torch.arange(1000) % 3 == 0)
+    tensors = {name: value[keep] if "/test/" in name else value for name, value in tensors.items()}
+    stage = "fine_tuned" if checkpoint is None else "checkpoint"
+    tensors = {name.replace("fine_tuned/", f"{stage}/"): value for name, value in tensors.items()}
+    save_file(tensors, folder / "predictions.safetensors")
+    return FinishedRun.read(folder)
+
+
+def test_gaps_are_means_over_what_the_runs_accuracies_are(sweep, tmp_path):
+    run = read_runs(sweep)[0]
+    by_sample, by_class = (copied(run, tmp_path / name, average=name) for name in ("sample", "class"))
+    p, tensors = run.partition, load_file(tmp_path / "class" / "predictions.safetensors")
+    test, val = (
+        [tensors[f"fine_tuned/{split}/{field}"] for field in ("logits", "target")]
+        for split in ("test", "val")
+    )
+    outcomes, evidence = reduce_logits(*test, p), reduce_logits(*val, p)
+    curve, validation = (curve_of_outcomes(o, p, "class") for o in (outcomes, evidence))
+    best, reached = (curve.at(one.best("acc_all"))["acc_all"] for one in (curve, validation))
+    found = {gap.estimator: gap.points for gap in refitted_gaps([by_class])}
+    assert found["val_oracle"] == pytest.approx(100 * (best - reached))
+    assert floor_gaps([by_class])[0].points != floor_gaps([by_sample])[0].points
+
+
+def test_the_floor_is_that_of_evaluated_checkpoints_as_well(sweep, tmp_path):
+    run = read_runs(sweep)[0]
+    trained, evaluated = copied(run, tmp_path / "one"), copied(run, tmp_path / "other", "0" * 64)
+    assert floor_gaps([evaluated])[0].points == floor_gaps([trained])[0].points
 
 
 def test_halves_are_kept_apart(sweep):

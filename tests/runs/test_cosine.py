@@ -13,7 +13,7 @@ from tests.interruption import TINY
 
 pytestmark = pytest.mark.slow
 
-COSINE = (*TINY, "model.head=cosine", "logger=null")
+COSINE = (*TINY, "model.head=cosine", "calibration.use=[interpolated,symmetric,pcv,alg]", "logger=null")
 
 
 @pytest.fixture(scope="module")

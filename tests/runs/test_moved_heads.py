@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from ftc.benchmarks.digits import mnist
+from ftc.calibrators import Committee, Interpolated, Prototypes, WeightAligning
 from ftc.functional import partition_accuracy
 from ftc.models import load_metadata, load_tensors, restore_classifier
 from ftc.results import RunRecord
+from ftc.runs.moved import _kept
 from ftc.runs.outputs import logits_of
 from tests.commands import run_module, run_train
 
@@ -103,6 +105,8 @@ def test_every_moved_head_deploys(home, calibrator):
     result = run_module("deploy", home, "run=run", *arguments)
     assert result.returncode == 0, result.stderr
     assert f"Deployed: deployed_{calibrator}" in result.stdout
+    card = (home / f"deployed_{calibrator}" / "README.md").read_text()
+    assert ("- Head: moved towards" in card) == (calibrator != "weight_aligning")
 
 
 def test_what_absent_images_are_called_changes_no_head(home):
@@ -149,6 +153,22 @@ def test_what_cannot_be_is_one_line(tmp_path, arguments, message):
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_gap_that_there_is_not_is_told_of_before_fine_tuning(home):
+    alone = ("partition.seen=[0]", "calibration.use=[interpolated]", "run_dir=alone")
+    result = run_train(home, *SHORT, *alone)
+    assert result.returncode == 2
+    assert "interpolated: the average logit gap needs two seen classes" in result.stderr
+    assert "Fine-tuning" not in result.stdout
+
+
+def test_features_are_kept_where_a_head_is_fitted_to_them():
+    fields = {"logits": torch.zeros(2, 3), "features": torch.zeros(2, 4)}
+    predictions = {"test": fields, "calibration": fields, "gallery": fields}
+    assert _kept(predictions, Interpolated(Prototypes())) == {"test": fields, "calibration": fields}
+    for calibrator in (Prototypes(), Interpolated(Committee()), Interpolated(WeightAligning())):
+        assert _kept(predictions, calibrator) == {"test": {"logits": fields["logits"]}}
 
 
 def test_results_of_a_worse_model_say_so(home, record):

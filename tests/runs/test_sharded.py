@@ -129,7 +129,7 @@ RUN = (
     "data.eval_batch_size=64",
     *(f"data.readers.{split}._target_=tests.runs.test_sharded.odd" for split in ("val", "test")),
     "trainer.gradient_clip_val=1.0",
-    "calibration.use=[alg,interpolated]",
+    "calibration.use=[alg,interpolated,interpolated_prototypes]",
     "logger=csv",
 )
 

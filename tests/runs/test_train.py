@@ -343,7 +343,7 @@ def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
 
 
 def test_two_processes_evaluate_as_one(tmp_path):
-    short = (*SHORT, "trainer.accelerator=cpu", "calibration.use=[alg]")
+    short = (*SHORT, "trainer.accelerator=cpu", "calibration.use=[alg,interpolated_prototypes]")
     one = run_train(tmp_path, *short, "run_dir=one")
     two = run_fresh("train", tmp_path, *short, "run_dir=two", "trainer=ddp_cpu")
     assert one.returncode == two.returncode == 0, two.stderr
@@ -358,6 +358,13 @@ def test_two_processes_evaluate_as_one(tmp_path):
     assert torch.equal(second["fine_tuned/test/target"], mnist("test").targets)
     # Batches of another shape change a logit in its last places, no more.
     torch.testing.assert_close(second["source/test/logits"], first["source/test/logits"], atol=1e-4, rtol=0)
+    # All processes have moved the head to the same place.
+    heads = load_file(tmp_path / "two" / "heads.safetensors")
+    weight, bias = (heads[f"interpolated_prototypes.{part}"] for part in ("weight", "bias"))
+    logits, features = (second[f"interpolated_prototypes/test/{field}"] for field in ("logits", "features"))
+    torch.testing.assert_close(logits, features @ weight.T + bias, atol=1e-4, rtol=0)
+    found, expected = (r.stages.calibrated["interpolated_prototypes"].metrics for r in (double, single))
+    assert found["acc_all"] == pytest.approx(expected["acc_all"], abs=0.03)
 
 
 def test_no_absent_classes_and_mixed_precision(command, tmp_path):

@@ -74,6 +74,7 @@ OWN = (
 )
 
 
+@pytest.mark.slow  # the emoji benchmark runs real weights by default
 def test_own_photographs_with_real_weights(home, monkeypatch):
     monkeypatch.chdir(home)
     short = ("data.batch_size=8", "optimizer.lr=0.02", "trainer.max_epochs=3", "run_dir=run")

@@ -83,7 +83,7 @@ def emoji_images(benchmark: Benchmark, original: Path) -> Images:
 
     Args:
         benchmark: names the packages and their domains.
-        original: folder of the packages, packed (``npm pack``) or unpacked (``node_modules``).
+        original: folder of the packages, as ``npm pack`` writes them.
 
     Raises:
         InputError: a package is missing, there twice, or broken.
@@ -130,12 +130,7 @@ def write_weights(path: Path) -> None:
 
 
 def _read(original: Path, name: str, vendor: str) -> _Package:
-    folders = [original / name, original / "node_modules" / name]
-    folder = next((folder for folder in folders if (folder / "emoji.json").is_file()), None)
     archives = sorted(original.glob(f"{name}-[0-9]*.tgz"))
-    if folder is not None:
-        files = (folder / "img" / vendor / str(_SIDE)).glob("*.png")
-        return _listed(folder, (folder / "emoji.json").read_bytes()), {f.name: f.read_bytes() for f in files}
     if not archives:
         raise InputError(
             f"--from {original}: no archive of {name} in it; get it with: npm pack {name} --pack-destination "

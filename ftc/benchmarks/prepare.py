@@ -101,13 +101,7 @@ def prepare(
     """
     benchmark = find(name)
     folder = benchmark.folder(to, task)
-    if lists is not None and not benchmark.official:
-        raise InputError(f"--lists {lists}: {name} has no official lists; leave it out")
-    if groups is not None and benchmark.packages:
-        raise InputError(f"--groups {groups}: {name} has groups of its own; leave it out")
-    if groups is not None and (lists is not None or not benchmark.lists):
-        whose = "the official lists are" if benchmark.lists else f"{name} has no lists of our own; it is"
-        raise InputError(f"--groups {groups}: {whose} taken as published; leave it out")
+    _check_options(benchmark, lists, groups)
     named = None if groups is None else _name_of_groups(groups)
     if (folder / MANIFEST).is_file():
         return _ready(benchmark, folder, lists, named)
@@ -115,12 +109,11 @@ def prepare(
         raise InputError(f"{folder}: is there but was not prepared; move it away and give it as --from")
     if original is not None and not original.exists():
         raise InputError(f"--from {original}: no such file or folder")
-    if original is not None and benchmark.packages and not original.is_dir():
-        raise InputError(f"--from {original}: no folder; give the one that the npm packages are in")
+    if benchmark.packages and (original is None or not original.is_dir()):
+        given = name if original is None else f"--from {original}"
+        raise InputError(f"{given}: wants a folder of npm packages; get it with: {command(benchmark, to)}")
     group = None if groups is None else _group_finder(groups)
     official = None if lists is None else official_lists(benchmark, lists)
-    if original is None and benchmark.packages:
-        raise InputError(f"{name}: comes in npm packages; get it with: {command(benchmark, to)}")
     if original is None:
         original, origin = download(benchmark, task)
     else:
@@ -143,6 +136,18 @@ def prepare(
         (result / MANIFEST).write_text(text + "\n", encoding="utf-8")
         result.rename(folder)
     return _summary(folder, "prepared", manifest)
+
+
+def _check_options(benchmark: Benchmark, lists: Path | None, groups: str | None) -> None:
+    """Refuse lists and groups that a benchmark does not take."""
+    name = benchmark.name
+    if lists is not None and not benchmark.official:
+        raise InputError(f"--lists {lists}: {name} has no official lists; leave it out")
+    if groups is not None and benchmark.packages:
+        raise InputError(f"--groups {groups}: {name} has groups of its own; leave it out")
+    if groups is not None and (lists is not None or not benchmark.lists):
+        whose = "the official lists are" if benchmark.lists else f"{name} has no lists of our own; it is"
+        raise InputError(f"--groups {groups}: {whose} taken as published; leave it out")
 
 
 @contextmanager

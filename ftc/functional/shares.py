@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,16 +12,10 @@ from ftc.functional.inputs import as_tensor, check_finite
 from ftc.functional.outcomes import blocks
 
 
-def class_shares(
-    logits: Any,
-    columns: Sequence[int] | None = None,
-    prior: Any = None,
-    steps: int = 1000,
-    tolerance: float = 1e-7,
-) -> Tensor:
+def class_shares(logits: Any, prior: Any = None, steps: int = 1000, tolerance: float = 1e-7) -> Tensor:
     """Shares of the classes in an unlabelled pool, by EM from the probabilities of a classifier.
 
-    With p the softmax over the columns, each step re-weights the probabilities and takes their mean,
+    With p the softmax of the logits, each step re-weights the probabilities and takes their mean,
     q_ic ∝ p_ic · share_c / prior_c and share_c ← mean of q_ic over i, beginning with the prior (Saerens,
     Latinne, Decaestecker, Neural Computation 14, 2002). No step lowers the likelihood of the pool.
 
@@ -32,20 +25,16 @@ def class_shares(
 
     Args:
         logits: (N, C), tensor on any device or array; beside them a few MiB are needed.
-        columns: the C' head columns that share the pool, such as seen and absent ones; None: all. The others
-            get nothing.
-        prior: shares of these classes in the classifier's training, fractions (C',) in their order; None:
-            all alike.
+        prior: shares of the classes in the classifier's training, fractions (C,); None: all alike.
         steps: the most EM steps.
         tolerance: the iteration ends once every share changes by less than this.
 
     Returns:
-        Shares in the order of ``columns``, fractions, float64 (C',).
+        Shares, fractions, float64 (C,).
 
     Raises:
-        InputError: not two-dimensional, no rows, or no floating-point numbers; values that are not finite, in
-            any column; no columns, repeated ones or ones outside the head; a prior of another length, not
-            positive, or whose sum is not 1.
+        InputError: not two-dimensional, no rows, or no floating-point numbers; values that are not finite; a
+            prior of another length, not positive, or whose sum is not 1.
 
     >>> p = torch.tensor([[0.9, 0.1]] * 7 + [[0.1, 0.9]] * 3)
     >>> [round(share, 3) for share in class_shares(p.log()).tolist()]  # 0.7 = 0.75 · 0.9 + 0.25 · 0.1
@@ -58,37 +47,19 @@ def class_shares(
         )
     if len(z) == 0:
         raise InputError("logits are empty; give at least one sample")
-    chosen = _chosen(range(z.shape[1]) if columns is None else columns, z.shape[1]).to(z.device)
     check_finite(z)
-    given = _prior(prior, len(chosen)).to(z.device)
+    given = _prior(prior, z.shape[1]).to(z.device)
     shares = given / given.sum()
     for _ in range(steps):
         before, shares = shares, torch.zeros_like(shares)
         # What p and z differ by is the same in all columns of a row. A share of 0 counts as −∞.
         weight = before.log() - given.log()
         for rows in blocks(z):
-            shares += (z[rows][:, chosen].double() + weight).softmax(1).sum(0)
+            shares += (z[rows].double() + weight).softmax(1).sum(0)
         shares /= len(z)
         if float((shares - before).abs().max()) < tolerance:
             break
     return shares
-
-
-def _chosen(columns: Any, num_classes: int) -> Tensor:
-    """Column ids as int64 (C',), each once and within the head."""
-    ids = as_tensor(columns)
-    if ids.ndim != 1 or len(ids) == 0 or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise InputError(f"columns have shape {tuple(ids.shape)} and dtype {ids.dtype}; give head columns")
-    ids = ids.long()
-    outside = ids[(ids < 0) | (ids >= num_classes)]
-    if len(outside):
-        raise InputError(
-            f"column {int(outside[0])} is outside the head of {num_classes} columns; give head columns"
-        )
-    values, counts = ids.unique(return_counts=True)
-    if len(values) < len(ids):
-        raise InputError(f"column {int(values[counts > 1][0])} is there twice; give each column once")
-    return ids
 
 
 def _prior(prior: Any, size: int) -> Tensor:

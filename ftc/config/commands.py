@@ -84,7 +84,8 @@ class TrainConfig(JobConfig):
         if self.data.benchmark is not None:
             self.data.check_present()
         # A benchmark may bring the weights, so that its absence is what is to be said.
-        self.model.check_present()
+        if self.model.weights is not None and not Path(self.model.weights).is_file():
+            raise InputError(f"model.weights={self.model.weights}: no such file")
         self.partition.check(self.data.num_classes)
         self._check_objective()
         whole = {"ema": self.ema, "compile": self.compile}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -29,15 +28,6 @@ class TimmModelConfig(Node):
         if overlay is not None and not isinstance(overlay, dict):
             raise InputError(f"model.kwargs.pretrained_cfg_overlay={overlay}: give keys and values of timm's")
         return self
-
-    def check_present(self) -> None:
-        """Refuse a file of weights that is not there.
-
-        Raises:
-            InputError: names it.
-        """
-        if self.weights is not None and not Path(self.weights).is_file():
-            raise InputError(f"model.weights={self.weights}: no such file")
 
     @property
     def file(self) -> str | None:
@@ -69,10 +59,8 @@ class ClipModelConfig(Node):
     words: dict[str, str]
 
     file: ClassVar[None] = None
+    weights: ClassVar[None] = None
     head: ClassVar[Literal["linear"]] = "linear"
-
-    def check_present(self) -> None:
-        """There is no file to be there: the library finds its weights."""
 
     def identity(self) -> dict[str, Any]:
         """Everything that the model depends on."""

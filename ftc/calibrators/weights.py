@@ -21,6 +21,19 @@ class LinearHead:
     weight: Tensor
     bias: Tensor
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], name: str) -> LinearHead:
+        """The head of a name among tensors.
+
+        Raises:
+            KeyError: its weight or its bias is not there.
+        """
+        return cls(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+    def named(self, name: str) -> dict[str, Tensor]:
+        """Its tensors as `of` finds them."""
+        return {f"{name}.weight": self.weight, f"{name}.bias": self.bias}
+
     def logits(self, features: Tensor) -> Tensor:
         """Logits of features (N, D), float64 (N, C)."""
         return features.double() @ self.weight.double().T + self.bias.double()

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ftc.calibrators import Calibrator
+from ftc.calibrators import Calibrator, LinearHead
 from ftc.errors import InputError
 from ftc.models import fold_calibration, load_metadata, load_tensors, save_weights
 from ftc.results import RunRecord
@@ -51,11 +51,11 @@ def bundle(
         metadata["alpha"] = alpha = stage.details["alpha"]
         weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
     if calibrator.moves_head:
-        heads = load_tensors(folder / HEADS)
-        for part in ("weight", "bias"):
-            if f"{name}.{part}" not in heads:
-                raise InputError(f"{folder / HEADS}: has no {part} of {name}; make the run anew")
-            weights[f"{metadata['head']}.{part}"] = heads[f"{name}.{part}"]
+        try:
+            head = LinearHead.of(load_tensors(folder / HEADS), name)
+        except KeyError as error:
+            raise InputError(f"{folder / HEADS}: has no {error.args[0]}; make the run anew") from error
+        weights |= head.named(metadata["head"])
     partition = record.partition.partition()
     return fold_calibration(weights, metadata["head"], partition, stage.gamma), metadata
 

@@ -83,8 +83,8 @@ def prototype_head(
         # A class may have no image at all, nor the pool's mean.
         means = (q.T @ x + summed) / (count + shrinkage).clamp_min(torch.finfo(z.dtype).tiny)[:, None]
         covariance = (total - (means.T * count) @ means) / count.sum()
-        round_one = covariance.diagonal().mean() * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        covariance = torch.lerp(covariance, round_one, ridge)
+        spherical = covariance.diagonal().mean() * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        covariance = torch.lerp(covariance, spherical, ridge)
         try:
             rows = torch.linalg.solve(covariance, means.T).T
         except torch.linalg.LinAlgError as error:

@@ -217,11 +217,10 @@ class RunFolder:
         metadata = {**description(classifier), "class_names": class_names}
         save_weights(self.path / FINE_TUNED_WEIGHTS, weights, metadata)
 
-    def keep_heads(self, heads: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write ``heads.safetensors``: weight and bias of the heads that calibrators moved, if any did."""
-        flat = {f"{name}.{part}": value for name, head in heads.items() for part, value in head.items()}
-        if flat:
-            save_weights(self.path / HEADS, flat)
+    def keep_heads(self, heads: Mapping[str, Tensor]) -> None:
+        """Write ``heads.safetensors``, the tensors of the heads that calibrators moved, if any did."""
+        if heads:
+            save_weights(self.path / HEADS, heads)
 
     def keep_predictions(self, stages: Mapping[str, Predictions], record: RunRecord) -> None:
         """Write ``predictions.safetensors``, with tensors named ``stage/split/field``."""

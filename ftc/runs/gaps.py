@@ -201,7 +201,7 @@ class _Model:
             alpha = record.stages.calibrated[name].details["alpha"]
             weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
         place = load_metadata(folder / FINE_TUNED_WEIGHTS)["head"]
-        return cls(saved, stage, LinearHead(*(weights[f"{place}.{part}"] for part in ("weight", "bias"))))
+        return cls(saved, stage, LinearHead.of(weights, place))
 
     def refitted(self, name: str, calibrator: Calibrator[Any], rows: Tensor) -> Mapping[str, float]:
         """The accuracies on all test images, with these rows of them as the pool."""

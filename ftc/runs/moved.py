@@ -57,7 +57,7 @@ def evaluate_moved_weights(
         known: what calibrators before this one have found; more is added.
 
     Returns:
-        ``record``, the row of the table; ``head``, weight and bias that the calibrator moved, or None;
+        ``record``, the row of the table; ``head``, tensors of the head that the calibrator moved, or None;
         ``held_out``, statistics of held-out seen samples under the model with moved weights, or None;
         ``predictions``, its logits of ``test``, ``val`` and ``pool`` samples, those that there are, and all
         outputs that another head can be fitted to; plain types and tensors.
@@ -77,8 +77,8 @@ def evaluate_moved_weights(
     if calibrator.moves_head:
         calibration = _fit_head(parts, module, run, predictions, name, weights)
         assert calibration.head is not None
-        fitted, head = {name: calibration}, asdict(calibration.head)
-        weights = {**weights, **{f"{parts.classifier.head_name}.{part}": v for part, v in head.items()}}
+        fitted, head = {name: calibration}, calibration.head.named(name)
+        weights = {**weights, **calibration.head.named(parts.classifier.head_name)}
     with other_weights(parts.classifier, weights):
         callback = build_callback(
             parts.config, parts.data, {name: calibrator}, source=run.source, fitted=fitted
@@ -115,7 +115,7 @@ def _fit_head(
 ) -> Calibration:
     """Fit a calibrator that moves the head of the model with these weights."""
     calibrator, partition = parts.calibrators[name], parts.partition
-    head = LinearHead(*(weights[f"{parts.classifier.head_name}.{part}"] for part in ("weight", "bias")))
+    head = LinearHead.of(weights, parts.classifier.head_name)
     features = None
     if calibrator.evidence is FeatureEvidence:
         if calibrator.weights is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def report(
         if leads():
             folder.keep_source(source_weights)
             folder.keep_fine_tuned(weights, parts.classifier, parts.images.class_names)
-            folder.keep_heads({name: result["head"] for name, result in moved.items() if result["head"]})
+            folder.keep_heads(dict(ChainMap(*(result["head"] or {} for result in moved.values()))))
             write_bundle(folder.path, record, deployed, parts.calibrators[deployed])
             of_moved = {name: result["predictions"] for name, result in moved.items()}
             folder.keep_predictions({**predictions, **of_moved}, record)

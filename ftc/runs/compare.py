@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from ftc.config.commands import CompareConfig
@@ -129,14 +130,15 @@ def _sections(config: CompareConfig) -> Iterator[str]:
 def scores_table(runs: Sequence[FinishedRun]) -> str:
     """A Markdown table of mean scores by stage, in percent, and how far each is ahead of the oracle.
 
-    The last column is the mean of the paired differences by the runs' criterion, in points, and its standard
-    error over the runs. A stage that some of the runs lack is left out.
+    The last columns are the mean of the paired differences by the runs' criterion, in points, with its
+    standard error over the runs, and in how many runs the stage is ahead. A stage that some of the runs lack
+    is left out.
     """
     rows = [dict(run.record.rows()) for run in runs]
     names = [name for name in rows[0] if all(name in row for row in rows)]
     lines = [
-        "| | " + " | ".join(METRICS[name] for name in _SCORES) + " | to the oracle |",
-        "|---" + "|--:" * (len(_SCORES) + 1) + "|",
+        "| | " + " | ".join(METRICS[name] for name in _SCORES) + " | to the oracle | runs ahead |",
+        "|---" + "|--:" * (len(_SCORES) + 2) + "|",
     ]
     for name in names:
         stages = [row[name] for row in rows]
@@ -147,17 +149,17 @@ def scores_table(runs: Sequence[FinishedRun]) -> str:
             100 * ((stage.metrics[criterion] or 0.0) - (run.oracle or 0.0))
             for stage, run in zip(stages, runs, strict=True)
         ]
-        title = {"source": "source", "fine_tuned": "fine-tuned"}.get(name) or stage_title(name, stages[0])
-        lines.append(f"| {title} | {' | '.join(cells)} | {_mean(ahead, error=True)} |")
+        better = sum(points > 0 for points in ahead)
+        row = [stage_title(name, stages[0]), *cells, _mean(ahead, error=True), str(better)]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
 def _mean(values: Sequence[float], error: bool = False) -> str:
-    mean = sum(values) / len(values)
+    mean = fmean(values)
     text = f"{mean:+.1f}" if error else f"{mean:.1f}"
     if error and len(values) > 1:
-        variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-        text += f" ± {(variance / len(values)) ** 0.5:.1f}"
+        text += f" ± {stdev(values) / len(values) ** 0.5:.1f}"
     return text.replace("-", "−")
 
 

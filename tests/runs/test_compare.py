@@ -105,7 +105,7 @@ def test_the_floor_is_what_labels_of_one_half_lose_on_the_other(pooled):
 def test_scores_are_means_of_the_runs_and_paired_differences(sweep):
     runs = read_runs(sweep)
     lines = scores_table(runs).splitlines()
-    assert lines[0] == "| | Y/Y | S/Y | U/Y | H | AUSUC | to the oracle |"
+    assert lines[0] == "| | Y/Y | S/Y | U/Y | H | AUSUC | to the oracle | runs ahead |"
     (row,) = (line for line in lines if line.startswith("| ALG |"))
     first, *_, mean, error = re.findall(r"[+−]?\d+\.\d", row)
     stages = [run.record.stages.calibrated for run in runs]
@@ -114,6 +114,7 @@ def test_scores_are_means_of_the_runs_and_paired_differences(sweep):
     assert float(first) == pytest.approx(sum(found) / 2, abs=0.051)
     assert float(mean.replace("−", "-")) == pytest.approx(sum(ahead) / 2, abs=0.051)
     assert float(error) == pytest.approx(abs(ahead[0] - ahead[1]) / 2, abs=0.051)
+    assert row.endswith(f"| {sum(points > 0 for points in ahead)} |")
 
 
 def test_gaps_are_by_the_runs_criterion_and_tables_never_mix_two(sweep, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from ftc.benchmarks.digits import mnist
 from ftc.calibrators import Committee, Interpolated, Prototypes, WeightAligning
 from ftc.functional import partition_accuracy
 from ftc.models import load_metadata, load_tensors, restore_classifier
-from ftc.results import RunRecord
+from ftc.reporting.tables import losses
+from ftc.results import RunRecord, StageRecord
 from ftc.runs.moved import _kept
 from ftc.runs.outputs import logits_of
 from tests.commands import run_module, run_train
@@ -171,6 +171,16 @@ def test_features_are_kept_where_a_head_is_fitted_to_them():
         assert _kept(predictions, calibrator) == {"test": {"logits": fields["logits"]}}
 
 
-def test_results_of_a_worse_model_say_so(home, record):
-    text = json.loads((home / "run" / "results.json").read_text())
-    assert text["lost_on_held_out"] is None or text["lost_on_held_out"][0] > text["lost_on_held_out"][1]
+def test_a_model_that_is_worse_than_its_source_is_told_of(record):
+    source, oracle = record.stages.source, record.stages.calibrated["oracle"]
+
+    def with_source(accuracy: float, lost: tuple[float, float] | None) -> RunRecord:
+        other = StageRecord.model_validate({**source.model_dump(), "acc_all": accuracy})
+        stages = record.stages.model_copy(update={"source": other})
+        return record.model_copy(update={"stages": stages, "lost_on_held_out": lost})
+
+    first, second = losses(with_source(1.0, (0.972, 0.51)))
+    assert first.startswith("Fine-tuning made the model worse on held-out seen images (S/F 97.2 % → 51.0 %):")
+    best = 100 * oracle.metrics["acc_all"]
+    assert f"has Y/Y 100.0 %, more than the fine-tuned one with any γ, {best:.1f} % (by test" in second
+    assert not list(losses(with_source(0.0, None)))

@@ -72,6 +72,7 @@ def assert_half_wrong(home: Path, result: subprocess.CompletedProcess) -> list[d
 # Launchers
 
 
+@pytest.mark.slow
 def test_joblib_shares_a_source_model_among_jobs_at_once(tmp_path):
     assert_half_wrong(
         tmp_path, run_fresh("train", tmp_path, *HALF_WRONG, "logger=csv", "hydra/launcher=joblib")

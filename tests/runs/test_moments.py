@@ -75,7 +75,8 @@ def slow_mnist(split: str, size: int) -> SlowReader:
     return SlowReader(base.images[rows], base.targets[rows], base.class_names)
 
 
-@pytest.mark.parametrize(("split", "size"), [("val", 40), pytest.param("test", 41, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("split", "size"), [("val", 40), ("test", 41)])
+@pytest.mark.slow
 def test_sigterm_ends_an_evaluation(tmp_path, split, size):
     reader = f"data.readers.{split}"
     slow = (f"{reader}._target_=tests.runs.test_moments.slow_mnist", f"+{reader}.size={size}")

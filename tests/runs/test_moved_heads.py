@@ -93,13 +93,8 @@ def test_the_deployed_weights_are_a_plain_head_with_the_accuracy_of_the_table(ho
         assert found[name] == metrics[name]
 
 
-@pytest.mark.parametrize(
-    "calibrator",
-    [
-        "interpolated_prototypes",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("prototypes", "weight_aligning")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("calibrator", ["interpolated_prototypes", "prototypes", "weight_aligning"])
 def test_every_moved_head_deploys(home, calibrator):
     arguments = (f"to=deployed_{calibrator}", f"calibrator={calibrator}")
     result = run_module("deploy", home, "run=run", *arguments)

@@ -144,7 +144,7 @@ def at_work(tmp_path_factory):
 @pytest.mark.parametrize(
     ("overrides", "steps"),
     [
-        (("ema=0.9",), [1, 2, 3, 4, 5, 6, 7, 8]),
+        pytest.param(("ema=0.9",), [1, 2, 3, 4, 5, 6, 7, 8], marks=pytest.mark.slow),
         pytest.param(
             ("trainer.accumulate_grad_batches=2", "optimizer.name=adamw"),
             [1, 2, 3, 4],

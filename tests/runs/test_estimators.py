@@ -9,7 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ftc.calibrators import AverageLogitGap, Fold, FoldEvidence, OracleEvidence, PseudoCrossValidation
+from ftc.calibrators import (
+    AverageLogitGap,
+    Committee,
+    Fold,
+    FoldEvidence,
+    Interpolated,
+    OracleEvidence,
+    PseudoCrossValidation,
+)
 from ftc.config.commands import TrainConfig
 from ftc.results import RunRecord
 from tests.commands import run_train
@@ -163,4 +171,4 @@ def test_two_calibrators_on_one_path_evaluate_its_models_once(home, monkeypatch)
     use = ("calibration=study", "calibration.use=[interpolated,interpolated_unlabelled,alg]")
     train(composed(TrainConfig, "train", *SHORT, *use, "run_dir=twice", "logger=csv"))
     # Each candidate once, and each calibrator's own choice.
-    assert len(moved) == 4 + 2
+    assert len(moved) == len(Interpolated(Committee()).weights.candidates) + 2

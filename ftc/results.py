@@ -236,6 +236,7 @@ class RunRecord(BaseModel):
         experiment: name of the experiment.
         title: the run's name in print: experiment, data and partition; empty in older records.
         method: title of the method of fine-tuning; None where nothing was trained, or for older records.
+        trainable: the number of values that fine-tuning trained; None where it did not, or in older records.
         seed: seed of fine-tuning; None where there was none.
         criterion: the metric that the oracle's γ* is the best by; ``acc_all`` in older records.
         partition: seen, absent and other columns.
@@ -266,6 +267,7 @@ class RunRecord(BaseModel):
     experiment: str
     title: str = ""
     method: str | None = None
+    trainable: int | None = None
     seed: int | None
     criterion: Criterion = "acc_all"
     partition: PartitionRecord

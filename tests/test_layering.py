@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": {"errors", "functional", "partition"},
     "calibrators": {"errors", "functional", "partition", "results"},
     "benchmarks": {"data", "errors", "files", "hub"},
-    "finetune": {"data", "errors", "models", "partition"},
+    "finetune": {"data", "errors", "functional", "models", "partition"},
     "evaluation": {"calibrators", "errors", "functional", "metrics", "partition", "results"},
     "export": {"calibrators", "data", "errors", "files", "functional", "models", "partition", "results"},
     "config": {"benchmarks", "errors", "files", "partition", "results"},

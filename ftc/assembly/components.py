@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ftc.assembly.images import Images
 from ftc.assembly.instantiate import make
@@ -22,7 +22,14 @@ from ftc.data import ImageCache, Loading, PartitionedDataModule, Preprocessing, 
 from ftc.errors import InputError
 from ftc.evaluation.summary import Bootstrap, Measures
 from ftc.finetune import FineTuneModule, Full, Method, build_optimizer, build_scheduler
-from ftc.models import Classifier, create_classifier, create_clip_classifier, pretrained_width
+from ftc.models import (
+    Classifier,
+    batch_norms,
+    checkpoint_gradients,
+    create_classifier,
+    create_clip_classifier,
+    pretrained_width,
+)
 from ftc.partition import ClassPartition
 
 
@@ -59,6 +66,8 @@ def build_classifier(
     classifier = _create(model, class_names, given, pretrained and model.file is None)
     if config.channels_last:
         classifier.use_channels_last()
+    if config.grad_checkpointing:
+        checkpoint_gradients(classifier.backbone, config.model.name)
     if config.compile:
         classifier.backbone.compile()
     return classifier
@@ -99,9 +108,13 @@ def build_datamodule(
         seed: seed of the training stream.
         held_out: the training images that are held out; by default they are chosen by ``data.holdout``.
     """
-    data = config.data
+    data, method = config.data, build_method(config)
     train = images.readers["train"]
     assert train is not None
+    if method.rehearsal and images.readers["source"] is None:
+        raise InputError(
+            f"method={config.method['_target_']}: wants images of the source domain; name data.readers.source"
+        )
     if held_out is None:
         held_out = hold_out(train.targets, partition.seen, data.holdout, images.groups["train"])
     return PartitionedDataModule(
@@ -112,6 +125,9 @@ def build_datamodule(
         test=images.readers["test"],
         pool=images.readers["pool"],
         held_out=held_out,
+        source=images.readers["source"],
+        rehearsal=method.rehearsal,
+        all_classes=method.oracle,
         gallery_every=data.gallery_every,
         loading=_loading(config, seed, data.iterations_per_epoch),
     )
@@ -167,13 +183,25 @@ def build_method(config: TrainConfig) -> Method:
     """Build a new method object, for one training.
 
     Raises:
-        InputError: the target is no method, or does not take its arguments.
+        InputError: the target is no method, does not take its arguments, or fits neither strategy nor
+            objective.
     """
+    target = config.method["_target_"]
     method = make("method", config.method)
     if not isinstance(method, Method):
         raise InputError(
-            f"method={config.method['_target_']}: is no method; choose full, linear_probe or seen_softmax, "
-            "or a subclass of ftc.finetune.Method"
+            f"method={target}: is no method; choose full, or another of the group method that --help lists, "
+            "or name a subclass of ftc.finetune.Method"
+        )
+    if method.needs_whole_weights and config.trainer.strategy == "fsdp":
+        raise InputError(
+            f"method={target}: needs whole weights in every process, but trainer.strategy=fsdp shards them; "
+            "choose trainer=ddp"
+        )
+    if method.oracle and config.objective is not None and "oracle" not in config.objective:
+        raise InputError(
+            f"objective={config.objective}: would choose a model that {target} trains on labels of absent "
+            "classes; choose another method, or a bound such as oracle_acc_all"
         )
     return method
 
@@ -213,7 +241,7 @@ def check_steps(
     Raises:
         InputError: a process's share of a batch, or of all images, is a single image.
     """
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.modules()):
+    if not batch_norms(classifier):
         return
     share = batch_share(config.data.batch_size, world_size)
     images = data.num_trained

@@ -65,6 +65,7 @@ class TrainConfig(JobConfig):
     objective: str | None
     channels_last: bool
     compile: bool
+    grad_checkpointing: bool
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     paper_repo: str | None
     cache_dir: str
@@ -160,7 +161,8 @@ class TrainConfig(JobConfig):
 
     def execution(self) -> dict[str, Any]:
         """The settings of execution, on which trained weights depend in their last digits."""
-        return {"channels_last": self.channels_last, "compile": self.compile}
+        names = ("channels_last", "compile", "grad_checkpointing")
+        return {name: getattr(self, name) for name in names}
 
     def run_name(self) -> str:
         """The name of the run folder: experiment, data, digest of the configuration, partition, seed."""
@@ -251,6 +253,7 @@ class CompareConfig(Node):
     chosen_on: list[Seed]
     by: list[str]
     scores: bool
+    methods: bool
     refit: bool
     shifts: list[float]
     allow_targets: list[str]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
+    Field,
     model_validator,
 )
 
@@ -22,6 +23,7 @@ class OptimizerConfig(Node):
     backbone_lr_scale: NonNegative
     weight_decay: NonNegative
     momentum: Share
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None
     kwargs: dict[str, Any]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from ftc.data.loaders import (
     AugmentedDataset,
     Batch,
     BatchLoader,
+    EndToEnd,
     Kept,
     OccasionalLoader,
     ReaderDataset,
@@ -74,7 +76,8 @@ class Loading:
 class PartitionedDataModule(LightningDataModule):
     """Loaders over target data of which only the seen classes may be trained on.
 
-    * ``train``: seen classes of the training split, augmented, an endless shuffled stream.
+    * ``train``: seen classes of the training split, augmented, an endless shuffled stream; images of the
+      source domain are among them if there is a ``rehearsal``.
     * ``calibration``: the same images under the evaluation transform, in order.
     * ``gallery``: the training split's images of all other classes under the evaluation transform. They and
       the calibration data give the class means of the nearest-class-mean probe, and serve nothing else.
@@ -97,6 +100,9 @@ class PartitionedDataModule(LightningDataModule):
         pool: target images to use without labels, or None; the names of its classes do not matter.
         held_out: bool (N,), the training images to hold out in place of a validation split, such as the
             choice of `ftc.data.hold_out`; None for none.
+        source: images of the source domain, or None.
+        rehearsal: share of the training stream that is images of seen and absent classes from ``source``.
+        all_classes: whether absent classes of the training split are trained on as well: an oracle.
         partition: seen, absent and other head columns.
         preprocessing: preprocessing of images, for training and for evaluation.
         gallery_every: a training's validations evaluate the gallery after every so many epochs and at their
@@ -122,6 +128,9 @@ class PartitionedDataModule(LightningDataModule):
         test: Reader | None = None,
         pool: Reader | None = None,
         held_out: Tensor | None = None,
+        source: Reader | None = None,
+        rehearsal: float = 0.0,
+        all_classes: bool = False,
         gallery_every: int | None = 1,
         loading: Loading | None = None,
     ) -> None:
@@ -146,7 +155,15 @@ class PartitionedDataModule(LightningDataModule):
                 f"seen class {without[0]} ({train.class_names[without[0]]}) has no training image; "
                 "leave it out of partition.seen or add images"
             )
-        self.readers: dict[str, Reader | None] = {"train": train, "val": val, "test": test, "pool": pool}
+        self.readers: dict[str, Reader | None] = {
+            "train": train,
+            "val": val,
+            "test": test,
+            "pool": pool,
+            "source": source,
+        }
+        self.rehearsal = rehearsal
+        self._trained = (*partition.seen, *partition.absent) if all_classes else partition.seen
         self.held_out = held_out
         self.partition = partition
         self.preprocessing = preprocessing
@@ -254,21 +271,51 @@ class PartitionedDataModule(LightningDataModule):
     @property
     def num_trained(self) -> int:
         """The number of images that are trained on."""
-        return len(self._rows("train", self.partition.seen)[2])
+        return len(self._rows("train", self._trained)[2])
+
+    @property
+    def trained_counts(self) -> Tensor:
+        """The images of the training split that are trained on, by column: int64 (C,)."""
+        _, reader, rows = self._rows("train", self._trained)
+        return torch.bincount(reader.targets[rows], minlength=self.partition.num_classes)
+
+    def _trained_images(self) -> tuple[Tensor, list[Tensor], Callable[[int], Any]]:
+        """What the training stream draws from, the target's images first.
+
+        Returns:
+            Labels of the readers, end to end; the rows of each that are drawn; and the function from a row to
+            its image.
+        """
+        kinds = [("train", self._trained)]
+        if self.rehearsal:
+            kinds.append(("source", (*self.partition.seen, *self.partition.absent)))
+        found = [self._rows(split, classes) for split, classes in kinds]
+        if not all(len(rows) for _, _, rows in found):
+            raise InputError("data.readers.source: has no image of a class to rehearse; name one that has")
+        loads: list[Callable[[int], Any]] = [
+            reader.decode
+            if self.loading.cache is None
+            else self._stored_images(split, reader, rows).__getitem__
+            for split, reader, rows in found
+        ]
+        sizes = [len(reader.targets) for _, reader, _ in found]
+        starts = [0, *accumulate(sizes)]
+        drawn = [rows + start for (_, _, rows), start in zip(found, starts, strict=False)]
+        targets = torch.cat([reader.targets for _, reader, _ in found])
+        return targets, drawn, loads[0] if len(loads) == 1 else EndToEnd(loads, sizes)
 
     def train_dataloader(self) -> StreamLoader:
-        """The loader of the seen classes of the training split, augmented."""
+        """The loader of the seen classes of the training split, augmented, and of what is rehearsed."""
         prepare, loading, device = self.preprocessing, self.loading, self._device
-        split, reader, rows = self._rows("train", self.partition.seen)
+        targets, rows, load = self._trained_images()
         rank, world_size = self._rank_and_world
-        load = (
-            reader.decode if loading.cache is None else self._stored_images(split, reader, rows).__getitem__
-        )
         here = device.type != "cpu"
-        dataset = AugmentedDataset(
-            reader.targets, rows, load, prepare.cropped if here else prepare.augmented, loading.seed, rank
-        )
-        length = positions_per_epoch(len(rows), loading.batch_size, world_size, loading.iterations_per_epoch)
+        augment = prepare.cropped if here else prepare.augmented
+        dataset = AugmentedDataset(targets, torch.cat(rows), load, augment, loading.seed, rank)
+        size, others = len(rows[0]), sum(map(len, rows[1:]))
+        # One pass is one over the target's images.
+        stream = round(size / (1 - self.rehearsal))
+        length = positions_per_epoch(stream, loading.batch_size, world_size, loading.iterations_per_epoch)
         finish = (
             partial(jittered, prepare, device, loading.seed, rank)
             if here
@@ -276,7 +323,7 @@ class PartitionedDataModule(LightningDataModule):
         )
         self._stream = StreamLoader(
             dataset,
-            sampler=EndlessSampler(len(rows), length, loading.seed, rank, world_size),
+            sampler=EndlessSampler(size, length, loading.seed, rank, world_size, others, self.rehearsal),
             batch_size=batch_share(loading.batch_size, world_size),
             **self._loader_arguments(finish),
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, TypedDict
 
 import torch
@@ -197,6 +199,23 @@ class Kept:
             if self.room >= 0:
                 self._images[row] = image
         return image
+
+
+class EndToEnd:
+    """A function from a row of several readers, end to end, to its image.
+
+    Args:
+        loads: the same for each reader.
+        sizes: their numbers of rows.
+    """
+
+    def __init__(self, loads: Sequence[Callable[[int], Any]], sizes: Sequence[int]) -> None:
+        self.loads = loads
+        self.starts = [0, *accumulate(sizes)][:-1]
+
+    def __call__(self, row: int) -> Any:
+        reader = bisect_right(self.starts, row) - 1
+        return self.loads[reader](row - self.starts[reader])
 
 
 def decoded(reader: Reader, transform: Callable[[Any], Tensor], sample: int) -> Tensor:

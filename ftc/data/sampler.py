@@ -32,14 +32,27 @@ class EndlessSampler(Sampler[Draw]):
         seed: together with the position it determines the sample.
         rank: index of this process.
         world_size: number of processes.
+        others: number of further samples, which follow the data's; they are a stream of their own.
+        share: share of the positions that draw from that stream, evenly spread.
     """
 
-    def __init__(self, size: int, length: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        length: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        others: int = 0,
+        share: float = 0.0,
+    ) -> None:
         self.size = size
         self.length = length
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.others = others
+        self.share = share
         self.epoch = 0
         self._read = 0
 
@@ -60,16 +73,30 @@ class EndlessSampler(Sampler[Draw]):
         return self._draws(range(start + self.rank, start + self.length, self.world_size)[read:])
 
     def _draws(self, positions: range) -> Iterator[Draw]:
-        round_of_order, order = -1, np.empty(0, dtype=np.int64)
+        data, others = _Permutations(self.size, (self.seed,)), _Permutations(self.others, (self.seed, 1))
         for position in positions:
-            if position // self.size != round_of_order:
-                round_of_order = position // self.size
-                order = self._permutation(round_of_order)
-            yield Draw(int(order[position % self.size]), position)
+            before, after = (math.floor(p * self.share) for p in (position, position + 1))
+            if before == after:
+                yield Draw(data[position - before], position)
+            else:
+                yield Draw(self.size + others[before], position)
 
-    def _permutation(self, round_: int) -> np.ndarray:
-        # torch's CPU generator reads only 32 bits of a seed, too few to mix the two numbers safely.
-        return np.random.default_rng((self.seed, round_)).permutation(self.size)
+
+class _Permutations:
+    """Concatenated permutations of whole numbers below a size, told by a seed."""
+
+    def __init__(self, size: int, seed: tuple[int, ...]) -> None:
+        self.size = size
+        self.seed = seed
+        self._round, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, index: int) -> int:
+        round_, place = divmod(index, self.size)
+        if round_ != self._round:
+            # torch's CPU generator reads only 32 bits of a seed, too few to mix the numbers safely.
+            self._round = round_
+            self._order = np.random.default_rng((*self.seed, round_)).permutation(self.size)
+        return int(self._order[place])
 
 
 PADDING = -1

@@ -1,54 +1,13 @@
-"""Methods: ways to fine-tune a classifier. An object serves one training, and knows nothing of any other."""
+"""Methods that differ in what they train, and on which images."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from ftc.data.loaders import Batch
+from torch import nn
+
+from ftc.finetune.method import Method, Task
 from ftc.models import Classifier
-from ftc.partition import ClassPartition
-
-
-class Method:
-    """A way to fine-tune: what is trained, on which loss, and how the model becomes a plain one again.
-
-    Training calls `prepare`, `parameter_groups`, `loss` at every step, and `finish`. This class trains every
-    weight on the cross-entropy over all head columns; subclasses override what they do differently.
-
-    Attributes:
-        title: the printed name.
-        keeps_statistics: whether batch norm keeps its running statistics instead of using those of batches.
-    """
-
-    title: str
-    keeps_statistics = False
-
-    def prepare(self, classifier: Classifier, partition: ClassPartition) -> None:
-        """Freeze, wrap or replace parts of a classifier that has the source model's weights.
-
-        Args:
-            classifier: changed in place.
-            partition: seen, absent and other head columns; training uses images of seen classes only.
-        """
-
-    def parameter_groups(self, classifier: Classifier) -> dict[str, list[nn.Parameter]]:
-        """The parameters to train, by group: ``backbone`` and ``head`` have separate learning rates."""
-        parts = {"backbone": classifier.backbone, "head": classifier.head}
-        return {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
-
-    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-        """The loss of a training step, a scalar.
-
-        Args:
-            outputs: ``logits`` (N, C), −inf in columns that the training must not know, and ``features``
-                (N, D); float32.
-            batch: the batch of the training loader.
-        """
-        return nn.functional.cross_entropy(outputs["logits"], batch["target"])
-
-    def finish(self, classifier: Classifier) -> None:
-        """Make the trained classifier a plain one: all weights trainable, named as in its timm model."""
 
 
 class Full(Method):
@@ -63,28 +22,94 @@ class LinearProbe(Method):
     title = "linear probe"
     keeps_statistics = True
 
-    def prepare(self, classifier: Classifier, partition: ClassPartition) -> None:
-        # In eval mode, which Lightning leaves as it is, batch norm keeps its running statistics.
-        classifier.backbone.requires_grad_(False).eval()
-
-    def finish(self, classifier: Classifier) -> None:
-        classifier.backbone.requires_grad_(True).train()
-
-
-class SeenSoftmax(Method):
-    """Fine-tuning of every weight with cross-entropy over seen columns: no gradient lowers absent logits."""
-
-    title = "seen softmax"
-
-    def prepare(self, classifier: Classifier, partition: ClassPartition) -> None:
-        self._not_seen = torch.tensor((*partition.absent, *partition.others), dtype=torch.int64)
-
-    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-        self._not_seen = self._not_seen.to(outputs["logits"].device)  # a copy in the first step only
-        logits = without_columns(outputs["logits"], self._not_seen)
-        return super().loss({**outputs, "logits": logits}, batch)
+    def prepare(self, classifier: Classifier, task: Task) -> None:
+        super().prepare(classifier, task)
+        self.freeze(classifier.backbone.parameters())
+        # Dropout and stochastic depth would disturb features that nothing learns from.
+        self.hold_statistics([classifier.backbone])
 
 
-def without_columns(logits: Tensor, columns: Tensor) -> Tensor:
-    """Logits (N, C) with −inf in some columns, int64 on their device, which a softmax then leaves out."""
-    return logits.index_fill(1, columns, -torch.inf)
+class FrozenHead(Method):
+    """Fine-tuning of the backbone alone; the head keeps its weights bit for bit (the paper, Section 6)."""
+
+    title = "frozen head"
+
+    def prepare(self, classifier: Classifier, task: Task) -> None:
+        super().prepare(classifier, task)
+        self.freeze(classifier.head.parameters())
+
+
+class LPFT(Method):
+    """Linear probing, then fine-tuning (Kumar et al. 2022), in one training with one schedule.
+
+    Args:
+        probe: share of the steps that train the head alone.
+        options: those of every method, see `Method`.
+    """
+
+    def __init__(self, probe: float = 0.3, **options: Any) -> None:
+        super().__init__(**options)
+        if not 0 < probe < 1:
+            raise ValueError(f"probe={probe}: choose a share of the steps between 0 and 1")
+        self.title = f"LP-FT, {probe:.0%} probing"
+        self.probe = probe
+        self._probing: bool | None = None
+
+    def begin_step(self, classifier: Classifier, step: int, steps: int) -> None:
+        probing = step < self.probe * steps
+        if probing != self._probing:
+            self._probing = probing
+            classifier.backbone.train(not probing)
+            for norm in self._held:
+                norm.eval()
+
+    def adjust_gradients(self, classifier: Classifier) -> None:
+        # All processes must compute every gradient, or DDP would wait for those of the backbone.
+        if self._probing:
+            for parameter in classifier.backbone.parameters():
+                parameter.grad = None
+
+
+class BitFit(Method):
+    """Fine-tuning of biases and the head (Ben Zaken et al. 2022), at the head's learning rate.
+
+    All other weights, and batch statistics, stay as they are bit for bit.
+    """
+
+    title = "BitFit"
+    keeps_statistics = True
+
+    def prepare(self, classifier: Classifier, task: Task) -> None:
+        super().prepare(classifier, task)
+        named = classifier.backbone.named_parameters()
+        self.freeze(p for name, p in named if name.rpartition(".")[2] != "bias")
+
+    def parameter_groups(self, classifier: Classifier) -> dict[str, list[nn.Parameter]]:
+        groups = super().parameter_groups(classifier)
+        return {"biases": groups["backbone"], "head": groups["head"]}
+
+
+class Rehearsal(Method):
+    """Full fine-tuning on seen target images mixed with source-domain images of seen and absent classes.
+
+    Args:
+        share: share of the training images that are the source domain's.
+        options: those of every method, see `Method`.
+    """
+
+    uses = ("seen train", "source domain")
+
+    def __init__(self, share: float = 0.5, **options: Any) -> None:
+        super().__init__(**options)
+        if not 0 < share < 1:
+            raise ValueError(f"share={share}: choose a share of the images between 0 and 1")
+        self.title = f"rehearsal, {share:.0%} source images"
+        self.rehearsal = share
+
+
+class OracleAll(Method):
+    """Full fine-tuning on target images of all classes: what one could reach with labels of absent ones."""
+
+    title = "oracle: trained on all classes"
+    uses = ("seen train", "absent train (oracle)")
+    oracle = True

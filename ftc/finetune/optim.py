@@ -21,7 +21,9 @@ def build_optimizer(
     backbone_lr_scale: float = 0.1,
     weight_decay: float = 0.0,
     momentum: float = 0.9,
+    layer_decay: float | None = None,
     kwargs: dict[str, Any] | None = None,
+    layers: Mapping[nn.Parameter, int] | None = None,
 ) -> Optimizer:
     """One of timm's optimisers over groups of parameters.
 
@@ -35,17 +37,24 @@ def build_optimizer(
         backbone_lr_scale: the learning rate of the group ``backbone`` is ``lr`` times this.
         weight_decay: weight decay of every parameter.
         momentum: momentum, for optimisers that have one.
+        layer_decay: the learning rate of each layer of ``backbone`` is that of the next one times this, the
+            head being the last; None for one rate.
         kwargs: further arguments of the optimiser.
+        layers: the depth of parameters, from 0, see `ftc.models.Classifier.layers`.
 
     Raises:
         InputError: no such optimiser, or an argument it does not take.
     """
     scales = {"backbone": backbone_lr_scale}
-    groups = [
-        {"params": members, "lr": lr * scales.get(group, 1.0)}
-        for group, members in parameters.items()
-        if members
-    ]
+    deepest = max(layers.values()) if layers else 0
+    rates: dict[float, list[nn.Parameter]] = {}
+    for group, members in parameters.items():
+        for parameter in members:
+            rate = lr * scales.get(group, 1.0)
+            if group == "backbone" and layer_decay is not None and layers is not None:
+                rate *= layer_decay ** (deepest - layers[parameter])
+            rates.setdefault(rate, []).append(parameter)
+    groups = [{"params": members, "lr": rate} for rate, members in rates.items()]
     if name.lower() not in list_optimizers():
         raise InputError(f"optimizer.name={name}: choose from {', '.join(list_optimizers())}")
     try:

@@ -3,6 +3,8 @@
 from ftc.models.checkpoints import LoadReport, load_checkpoint, named_columns
 from ftc.models.classifier import (
     Classifier,
+    batch_norms,
+    checkpoint_gradients,
     create_classifier,
     label_names,
     plain_timm_model,
@@ -25,7 +27,9 @@ from ftc.models.weights import (
 __all__ = [
     "Classifier",
     "LoadReport",
+    "batch_norms",
     "cached_tensors",
+    "checkpoint_gradients",
     "checksum",
     "copied",
     "create_classifier",

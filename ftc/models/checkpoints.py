@@ -99,6 +99,7 @@ def load_checkpoint(
     known = {name: fit.content[original] for name, original in fit.names.items()}
     if any_head and any(n not in known or known[n].shape != expected[n].shape for n in of_head):
         known |= {name: expected[name] for name in of_head}
+    _check_merged(path, fit)
     missing = _missing(path, fit, known, expected, strict)
     _check_unambiguous(path, taken)
     _check_shapes(path, known, expected, f"{head}weight")
@@ -310,6 +311,19 @@ def _is_weight(value: Any) -> bool:
 
 def _equal(first: Tensor, second: Tensor) -> bool:
     return first.dtype == second.dtype and torch.equal(first, second)
+
+
+def _check_merged(path: Path, fit: _Fit) -> None:
+    """Refuse weights that a function is applied to, such as LoRA's before they are merged.
+
+    Raises:
+        InputError: there are such.
+    """
+    if any(".parametrizations." in name for name in fit.content):
+        raise InputError(
+            f"{path}: is from within a training by LoRA or the like, whose changes are not merged; name "
+            "fine_tuned.safetensors of a finished run, or merge them"
+        )
 
 
 def _missing(

@@ -120,6 +120,25 @@ class Classifier(nn.Module):
             if isinstance(module, FSDPModule):
                 module.reshard()
 
+    def layers(self) -> dict[str, int]:
+        """The depth of every name of `timm_state_dict`, from 0; the head is the deepest layer.
+
+        A layer is an element of the backbone's outermost sequences, or what stands before the first one; what
+        follows an element belongs to it.
+        """
+        blocks = list(_blocks(self.backbone))
+        inside = {id(m): depth for depth, block in enumerate(blocks, 1) for m in block.modules()}
+        layers: dict[str, int] = {}
+        depth = 0
+        for prefix, module in self.backbone.named_modules():
+            depth = inside.get(id(module), depth)
+            own = (*module._parameters, *module._buffers)
+            layers |= {f"{prefix}.{name}" if prefix else name: depth for name in own}
+        found = {name: layers.get(name, 0) for name in self.backbone.state_dict()}
+        found |= {f"{self.head_name}.{name}": len(blocks) + 1 for name in self.head.state_dict()}
+        ranks = {depth: rank for rank, depth in enumerate(sorted(set(found.values())))}
+        return {name: ranks[depth] for name, depth in found.items()}
+
     def timm_state_dict(self) -> dict[str, Tensor]:
         """The weights under the names of the plain timm model; sharded ones are gathered on the CPU."""
         head = {f"{self.head_name}.{name}": value for name, value in self.head.state_dict().items()}
@@ -142,6 +161,24 @@ class Classifier(nn.Module):
                 set_model_state_dict(module, {**own}, options=options)
             else:
                 module.load_state_dict(own)
+
+
+def checkpoint_gradients(backbone: nn.Module, name: str) -> None:
+    """Let a backbone compute activations again in the backward pass instead of keeping them.
+
+    Raises:
+        InputError: the model cannot.
+    """
+    network: Any = getattr(backbone, "visual", backbone)  # open_clip's image encoder
+    try:
+        network.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError, NotImplementedError) as error:
+        raise InputError(f"grad_checkpointing=true: {name} cannot do it; leave it out") from error
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """The batch norms of a network."""
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -59,6 +59,8 @@ def print_record(
     warn_of_near_copies(out, record.near_copies)
     for line in losses(record):
         out.print(line, style="yellow")
+    if record.trainable is not None:
+        out.print(f"Trained: {record.trainable:,} parameters")
     if record.timing:
         seconds = ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in record.timing.items())
         out.print(f"Time: {seconds}")

@@ -14,6 +14,7 @@ from ftc.reporting.names import stage_title
 from ftc.results import CONFIG_FILE, FILE_NAME, LANES, METRICS
 from ftc.runs.finished import NUM_SEEN, FinishedRun
 from ftc.runs.gaps import Gap, floor_gaps, recorded_gaps, refitted_gaps
+from ftc.runs.method_tables import method_tables
 
 # The keys that runs are grouped by unless others are asked for.
 BY = ("name", NUM_SEEN)
@@ -169,6 +170,13 @@ def _tables(config: CompareConfig, runs: list[FinishedRun]) -> Iterator[tuple[st
     def table(gaps: list[Gap]) -> str:
         return markdown_table(gaps, config.chosen_on, config.by)
 
+    if config.methods:
+        halves = {True: " (chosen on)", False: ""}
+        for chosen, note in halves.items():
+            half = [run for run in runs if (run.partition_seed in config.chosen_on) is chosen]
+            for title, text in method_tables(half, config.by):
+                yield f"{title}{note}", text
+        return
     if config.scores:
         reported = [run for run in runs if run.partition_seed not in config.chosen_on]
         for name in dict.fromkeys(run.record.experiment for run in reported):

@@ -83,7 +83,7 @@ def _train(
         max_epochs=plan.epochs(config.trainer.max_epochs),
         limit_val_batches=0,
     )
-    with module.prepared(partition):
+    with module.prepared(data):
         fit(training, module, data)
     evaluating.validate(module, held_out, verbose=False)
     fine_tuned = recorder.latest["val"]

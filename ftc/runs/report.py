@@ -26,6 +26,9 @@ from ftc.runs.training import Training
 
 Result = Mapping[str, Any]
 
+# What every method trains on, in words.
+SEEN_TRAIN = "seen train"
+
 # The accuracy on held-out samples that fine-tuning may cost before a run says so, a fraction.
 CHANCE = 0.01
 
@@ -53,12 +56,13 @@ def report(
     with stages.timed("report"):
         test = after["predictions"]["test"]
         predictions = {"source": before["predictions"], "fine_tuned": after["predictions"]}
-        records = _stage_records(before, after, moved, list(parts.calibrators))
+        records = _stage_records(before, after, moved, list(parts.calibrators), training.module.method.uses)
         deployed = parts.config.calibration.deployed
         record = RunRecord(
             experiment=parts.config.name,
             title=parts.config.title(),
             method=training.module.method.title,
+            trainable=training.module.num_trainable,
             seed=parts.config.seed,
             criterion=parts.config.calibration.criterion,
             partition=parts.partition.record(),
@@ -101,15 +105,23 @@ def report(
 
 
 def _stage_records(
-    before: Result, after: Result, moved: Mapping[str, Result], order: list[str]
+    before: Result, after: Result, moved: Mapping[str, Result], order: list[str], trained_on: tuple[str, ...]
 ) -> StageRecords:
-    """The rows of the table: calibrators in the order of ``calibration.use``, oracles last."""
+    """The rows of the table: calibrators in the order of ``calibration.use``, oracles last.
+
+    A calibrated model rests on its training's data too; that these are seen training images goes without
+    saying.
+    """
+    beyond = tuple(name for name in trained_on if name != SEEN_TRAIN)
     results = {**after["calibrated"], **{name: result["record"] for name, result in moved.items()}}
     names = sorted(results, key=lambda name: order.index(name) if name in order else len(order))
     return StageRecords(
         source=StageRecord(**before["model"]),
         fine_tuned=StageRecord(**after["model"]),
-        calibrated={name: StageRecord(**results[name]) for name in names},
+        calibrated={
+            name: StageRecord(**{**results[name], "uses": (*beyond, *results[name]["uses"])})
+            for name in names
+        },
     )
 
 

@@ -201,7 +201,7 @@ class SourceStage:
                 max_epochs=config.source.max_epochs,
                 limit_val_batches=0,
             )
-            with module.prepared(data.partition):
+            with module.prepared(data):
                 fit(trainer, module, data)
         return classifier.timm_state_dict()
 

@@ -77,7 +77,7 @@ class Training:
         """Fine-tune the source model, or go on with an interrupted training of it.
 
         Whatever the trainer's options, γ belongs to the final weights: they are validated once more where
-        training went on after its last validation.
+        training went on after its last validation, and where the method moved them afterwards.
 
         Raises:
             InputError: no step was taken.
@@ -89,12 +89,12 @@ class Training:
         )
         seed_everything(parts.config.seed, workers=True, verbose=False)
         name_stage(self.trainer, "fine-tuning")
-        with self.module.prepared(parts.partition):
+        with self.module.prepared(parts.data):
             checkpointing = fit(self.trainer, self.module, parts.data)
         if not self.trainer.global_step:
             raise InputError("trainer: fine-tuning ended before its first step; leave it time for one")
         name_stage(self.trainer, "fine-tuned model")
-        if self.callback.step != self.trainer.global_step:
+        if self.callback.step != self.trainer.global_step or self.module.moved_at_end:
             self.trainer.validate(self.module, parts.data, verbose=False)
         stages.timing["fine_tune"] = checkpointing.seconds
 
@@ -109,7 +109,7 @@ class Training:
             # The run was interrupted between its last validation and here.
             trainer = self.parts.trainers.quiet("fine-tuned model", self.recorder)
             trainer.validate(self.module, self.parts.data, verbose=False)
-        return self._tested("seen train")
+        return self._tested(*self.module.method.uses)
 
     def _tested(self, *uses: str) -> dict[str, Any]:
         self.trainer.test(self.module, self.parts.data, verbose=False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
+import ftc.finetune
 from ftc import InputError
-from ftc.assembly.components import build_calibrators, build_measures, build_method
+from ftc.assembly.components import build_calibrators, build_classifier, build_measures, build_method
+from ftc.cli.launch import conf_dir
 from ftc.config.commands import TrainConfig
-from ftc.finetune import Full, LinearProbe, SeenSoftmax
+from ftc.finetune import Method
 from tests.conftest import composed
 
 # Title, lane, and whether it needs source, held-out samples, folds, other weights, and moves the head.
@@ -84,14 +88,60 @@ def test_calibrators_that_do_not_fit_are_refused(overrides, message):
         build_calibrators(composed(TrainConfig, "train", *overrides))
 
 
-@pytest.mark.parametrize(
-    ("choice", "kind"), [("full", Full), ("linear_probe", LinearProbe), ("seen_softmax", SeenSoftmax)]
-)
-def test_every_training_gets_a_method_of_its_own(choice, kind):
+METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml") if path.stem != "options")
+
+
+@pytest.mark.parametrize("choice", METHODS)
+def test_every_training_gets_a_method_of_its_own(choice):
     config = composed(TrainConfig, "train", f"method={choice}")
     first, second = build_method(config), build_method(config)
-    assert type(first) is type(second) is kind
+    assert isinstance(first, Method) and type(first) is type(second)
     assert first is not second
+    # The file has every argument, with its default.
+    arguments = {k: v for k, v in config.method.items() if k != "_target_"}
+    own = inspect.signature(type(first)).parameters.values()
+    shared = inspect.signature(Method).parameters.values()
+    defaults = {p.name: p.default for p in (*own, *shared) if p.kind is not p.VAR_KEYWORD}
+    assert arguments == defaults
+
+
+def test_there_is_a_choice_for_every_method():
+    named = {composed(TrainConfig, "train", f"method={choice}").method["_target_"] for choice in METHODS}
+    public = (getattr(ftc.finetune, name) for name in ftc.finetune.__all__)
+    kinds = {kind for kind in public if isinstance(kind, type) and issubclass(kind, Method)} - {Method}
+    assert named == {f"ftc.finetune.{kind.__name__}" for kind in kinds}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("method=lora", "trainer=fsdp"), "method=ftc.finetune.LoRA: needs whole weights in every process"),
+        (
+            ("method=oracle_all", "objective=pseudo_ausuc"),
+            "objective=pseudo_ausuc: would choose a model that",
+        ),
+        (
+            ("method=lwf", "method.columns=most"),
+            "method=ftc.finetune.LwF: .*columns=most: choose absent, seen",
+        ),
+    ],
+)
+def test_methods_that_do_not_fit_are_refused(overrides, message):
+    with pytest.raises(InputError, match=message):
+        build_method(composed(TrainConfig, "train", *overrides))
+
+
+def test_a_target_that_is_no_method_is_refused():
+    config = composed(TrainConfig, "train")
+    other = config.model_copy(update={"method": {"_target_": "ftc.calibrators.MixedAnchor"}})
+    with pytest.raises(InputError, match=r"method=ftc\.calibrators\.MixedAnchor: is no method; choose full"):
+        build_method(other)
+
+
+def test_gradients_can_be_checkpointed_where_the_model_can():
+    config = composed(TrainConfig, "train", "grad_checkpointing=true")
+    classifier = build_classifier(config, [str(n) for n in range(10)], 10)
+    assert classifier.backbone.grad_checkpointing
 
 
 def test_measures_have_intervals_where_replicates_are_asked_for():

@@ -30,11 +30,12 @@ OPTIONS = {
     "every second epoch": ("+trainer.check_val_every_n_epoch=2",),
     "epochs beyond the end": ("+trainer.check_val_every_n_epoch=7",),
     "as usual": (),
+    "moved in the end": ("method=wise_ft",),
 }
 
 
 # The others are variations of these.
-USUAL = ("as usual", "part of an epoch", "steps before the first validation")
+USUAL = ("as usual", "part of an epoch", "steps before the first validation", "moved in the end")
 
 
 @pytest.mark.parametrize(

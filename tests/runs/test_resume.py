@@ -152,9 +152,21 @@ def at_work(tmp_path_factory):
         ),
         # An epoch that is not validated leaves its checkpoint to the next one's first step.
         (("+trainer.check_val_every_n_epoch=2", "calibration.use=[alg]", "ema=0.9"), [1, 2, 3, 5, 6, 7, 8]),
-        pytest.param(("method=linear_probe",), [1, 2, 3, 4, 5, 6, 7, 8], marks=pytest.mark.slow),
+        *(
+            pytest.param((f"method={method}", *options), [1, 2, 3, 4, 5, 6, 7, 8], marks=pytest.mark.slow)
+            for method, *options in (
+                ("linear_probe",),
+                ("lora",),
+                ("lp_ft", "method.probe=0.4"),
+                ("lolsgd", "method.rounds=1"),
+                ("rehearsal", "method.share=0.3"),
+            )
+        ),
     ],
-    ids=["averaged", "accumulated", "validated-at-the-end", "linear-probe"],
+    ids=[
+        *("averaged", "accumulated", "validated-at-the-end", "linear-probe"),
+        *("lora", "lp-ft", "lolsgd", "rehearsal"),
+    ],
 )
 def test_killed_behind_every_checkpoint(at_work, overrides, steps, monkeypatch, request):
     whole, killed = (Path(f"{request.node.callspec.id}-{end}") for end in ("whole", "killed"))

@@ -1,0 +1,39 @@
+"""A method that is added by following the docs is trained, compared and counted."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file
+
+from ftc.results import RunRecord
+from tests.commands import run_module
+from tests.conftest import readme_blocks
+
+PAGE = "docs/extending.md"
+SHORT = (
+    *("source.max_epochs=2", "trainer.max_epochs=2", "data.iterations_per_epoch=6", "logger=csv"),
+    *("trainer=cpu", "data.gallery_every=null", "calibration.use=[alg]"),
+)
+
+
+def test_the_method_of_the_page_is_one_of_ours(tmp_path):
+    (code,) = readme_blocks("python", PAGE)
+    assert len(code.splitlines()) < 60
+    (tmp_path / "keep_features.py").write_text(code)
+    (commands,) = readme_blocks("bash", PAGE)
+    for line in commands.splitlines():
+        python, _, module, *arguments = line.split()
+        assert python == "python"
+        short = SHORT if module == "ftc.train" else ()
+        done = run_module(module.removeprefix("ftc."), tmp_path, *arguments, *short)
+        assert done.returncode == 0, done.stderr
+    rows = {line.split(" | ")[0] for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert {"| kept features, weight 0.1", "| kept features, weight 1", "| full fine-tuning"} < rows
+
+    drift = {}
+    for name in ("kept", "kept_more", "full"):
+        record = RunRecord.read(tmp_path / "runs" / name)
+        drift[name] = record.feature_drift["feature_shift_on_seen"]
+        weights = load_file(tmp_path / "runs" / name / "fine_tuned.safetensors")
+        assert all(torch.isfinite(value).all() for value in weights.values())
+    assert drift["kept_more"] < drift["kept"] < drift["full"]

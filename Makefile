@@ -2,12 +2,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+RUNS   ?= outputs/sweeps/methods
 # What is installed: the experiment's own packages, or everything that development needs.
 DIGITS := $(VENV)/.digits
 DEV    := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format bench clean
+.PHONY: help train test test-all lint format study bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,9 @@ lint: $(DEV)  ## Check format, style and types
 format: $(DEV)  ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=outputs/sweeps/methods)
+	$(BIN)/python -m ftc.compare runs=$(RUNS) methods=true $(ARGS)
 
 bench: $(DEV)  ## Measure speed against baselines in the same run
 	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)

@@ -18,7 +18,7 @@ from ftc.models import cached_tensors, load_tensors, other_weights
 from ftc.partition import ClassPartition, without
 from ftc.runs.parts import Parts
 
-# The splits that folds are trained and evaluated on.
+# The splits that folds are trained and evaluated on; rehearsal trains on the source's as well.
 FITTED = {"train", "val"}
 
 
@@ -99,6 +99,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Everything that a fold depends on, as JSON types."""
     config = parts.config
+    fitted = FITTED | ({"source"} if build_method(config).rehearsal else set())
     return {
         "source": source_weights.stem,
         "partition": parts.partition.record().model_dump(mode="json"),
@@ -108,8 +109,8 @@ def _identity(
             include={"augmentation", "batch_size", "iterations_per_epoch", "cache"}
         ),
         "held_out": digest(parts.images.names("train", parts.data.held_out)),
-        "readers": config.data.readers.model_dump(include=FITTED),
-        "samples": {split: digest for split, digest in parts.images.samples.items() if split in FITTED},
+        "readers": config.data.readers.model_dump(include=fitted),
+        "samples": {split: digest for split, digest in parts.images.samples.items() if split in fitted},
         "method": config.method,
         "optimizer": config.optimizer.model_dump(),
         "scheduler": config.scheduler.model_dump(),

@@ -178,6 +178,6 @@ def test_the_papers_recipe_is_one_word_away():
             f"experiment={experiment}",
             "data.root=photos",
             "model.name=resnet50",
-            "calibration=paper",
+            "recipe=paper",
         )
         assert composed(TrainConfig, "train", *arguments).calibration.use == ["alg"]

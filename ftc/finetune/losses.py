@@ -70,7 +70,7 @@ class L2SP(Method):
 
     needs_whole_weights = True
 
-    def __init__(self, beta: float = 0.01, **options: Any) -> None:
+    def __init__(self, beta: float = 0.1, **options: Any) -> None:
         super().__init__(**options)
         if beta < 0:
             raise ValueError(f"beta={beta}: choose 0 or more")

@@ -196,7 +196,7 @@ def build_method(config: TrainConfig) -> Method:
     if method.needs_whole_weights and config.trainer.strategy == "fsdp":
         raise InputError(
             f"method={target}: needs whole weights in every process, but trainer.strategy=fsdp shards them; "
-            "choose trainer=ddp"
+            "choose trainer=ddp, or method=full"
         )
     if method.oracle and config.objective is not None and "oracle" not in config.objective:
         raise InputError(

@@ -33,9 +33,9 @@ def method_tables(runs: Sequence[FinishedRun], by: Sequence[str]) -> Iterator[tu
     """
     for experiment in dict.fromkeys(run.record.experiment for run in runs):
         found = _by_method([run for run in runs if run.record.experiment == experiment], by)
-        counts = {len(of_method) for of_method in found.values()}
-        number = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(min(counts))
-        yield f"{experiment}: models at γ = 0, means of {number} runs", _models(found)
+        counts = sorted({len(of_method) for of_method in found.values()})
+        number = " to ".join(map(str, (counts[0], *counts[1:][-1:]))) + (" run" if counts == [1] else " runs")
+        yield f"{experiment}: models at γ = 0, mean of {number}", _models(found)
         criterion = METRICS[runs[0].record.criterion]
         title = f"{experiment}: {criterion} (H) by method and calibrator"
         yield title, _calibrated(found)
@@ -100,8 +100,11 @@ def _calibrated(found: _Runs) -> str:
     lines = []
     for method, runs in found.items():
         of_runs = list(runs.values())
-        pairs = ((_scores(of_runs, name), _scores(of_runs, name, "harmonic")) for name in titles)
-        lines.append((method, *(f"{_percent(best)} ({_percent(both)})" for best, both in pairs)))
+        pairs = (
+            (_percent(_scores(of_runs, name)), _percent(_scores(of_runs, name, "harmonic")))
+            for name in titles
+        )
+        lines.append((method, *(best if best == "–" else f"{best} ({both})" for best, both in pairs)))
     return _markdown(("method", *titles.values()), lines)
 
 

@@ -73,7 +73,7 @@ class EndlessSampler(Sampler[Draw]):
         return self._draws(range(start + self.rank, start + self.length, self.world_size)[read:])
 
     def _draws(self, positions: range) -> Iterator[Draw]:
-        data, others = _Permutations(self.size, (self.seed,)), _Permutations(self.others, (self.seed, 1))
+        data, others = _Permutations(self.size, self.seed), _Permutations(self.others, self.seed, 1)
         for position in positions:
             before, after = (math.floor(p * self.share) for p in (position, position + 1))
             if before == after:
@@ -83,19 +83,22 @@ class EndlessSampler(Sampler[Draw]):
 
 
 class _Permutations:
-    """Concatenated permutations of whole numbers below a size, told by a seed."""
+    """Concatenated permutations of whole numbers below a size, told by a seed and a stream's number."""
 
-    def __init__(self, size: int, seed: tuple[int, ...]) -> None:
+    def __init__(self, size: int, seed: int, stream: int = 0) -> None:
         self.size = size
         self.seed = seed
+        self.stream = stream
         self._round, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __getitem__(self, index: int) -> int:
         round_, place = divmod(index, self.size)
         if round_ != self._round:
-            # torch's CPU generator reads only 32 bits of a seed, too few to mix the numbers safely.
+            # torch's CPU generator reads only 32 bits of a seed, too few to mix the numbers safely. NumPy's
+            # takes trailing zeros for none, so the stream comes last.
             self._round = round_
-            self._order = np.random.default_rng((*self.seed, round_)).permutation(self.size)
+            numbers = np.random.default_rng((self.seed, round_, self.stream))
+            self._order = numbers.permutation(self.size)
         return int(self._order[place])
 
 

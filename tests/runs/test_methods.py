@@ -65,6 +65,7 @@ def test_folds_are_fine_tuned_by_the_method_of_the_run(probe):
     assert sorted(methods) == 3 * ["ftc.finetune.Full"] + 3 * ["ftc.finetune.LinearProbe"]
 
 
+@pytest.mark.slow
 def test_seen_softmax_leaves_the_rows_of_absent_classes_alone(tmp_path):
     arguments = ("method=seen_softmax", "optimizer.weight_decay=0", "calibration.use=[alg]", "run_dir=run")
     result = run_train(tmp_path, *SHORT, *arguments)
@@ -165,6 +166,7 @@ def test_what_a_run_trained_on_is_in_every_row(tmp_path):
     assert oracle.source.uses == ("source domain",)
 
 
+@pytest.mark.slow
 def test_rehearsal_without_source_images_is_one_line(tmp_path):
     given = ("data.readers.source=null", "model.weights=source.safetensors")
     result = run_train(tmp_path, *SHORT, "calibration.use=[alg]", "source.max_epochs=1", "run_dir=first")

@@ -112,6 +112,7 @@ def trained(two_hosts, tmp_path_factory) -> tuple[Path, list[Any]]:
     return folder, ended
 
 
+@pytest.mark.slow
 def test_two_hosts_make_one_run(trained):
     folder, (first, second) = trained
     assert first.stdout.count("Run folder: hosts") == 1

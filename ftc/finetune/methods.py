@@ -30,7 +30,7 @@ class LinearProbe(Method):
 
 
 class FrozenHead(Method):
-    """Fine-tuning of the backbone alone; the head keeps its weights bit for bit (the paper, Section 6)."""
+    """Fine-tuning of the backbone alone; the head keeps its weights bit for bit; one of the paper's comparisons."""
 
     title = "frozen head"
 

@@ -30,7 +30,7 @@ class LinearProbe(Method):
 
 
 class FrozenHead(Method):
-    """Fine-tuning of the backbone alone; the head keeps its weights bit for bit; one of the paper's comparisons."""
+    """Fine-tuning of the backbone alone, as the paper compares; the head keeps its weights bit for bit."""
 
     title = "frozen head"
 

@@ -54,7 +54,7 @@ class LoRA(Method):
     keeps_statistics = True
     needs_whole_weights = True
 
-    def __init__(self, rank: int = 8, alpha: float = 16.0, **options: Any) -> None:
+    def __init__(self, rank: int = 8, alpha: float = 2.0, **options: Any) -> None:
         super().__init__(**options)
         if rank < 1 or alpha <= 0:
             raise ValueError(f"rank={rank}, alpha={alpha}: choose a rank of 1 or more and an alpha above 0")

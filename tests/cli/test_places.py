@@ -142,9 +142,8 @@ def test_yaml_of_ones_own_that_is_none_names_file_and_line(tmp_path):
     assert "night.yaml: line 3: no YAML" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "where", [pytest.param("Training the source model", marks=pytest.mark.slow), "Fine-tuning"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["Training the source model", "Fine-tuning"])
 def test_ctrl_c_says_how_to_go_on(tmp_path, where):
     long = ("source.max_epochs=50", "trainer.max_epochs=50")
     quick = ("source.iterations_per_epoch=2",) if where == "Fine-tuning" else ()

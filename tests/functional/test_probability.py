@@ -130,7 +130,8 @@ def test_few_samples_are_a_bin_each():
     assert found.num_samples == 3
 
 
-@given(SEEDS, st.floats(-5, 5), TEMPERATURES)
+# At a lower T probabilities saturate, and rounding decides which of them are equal.
+@given(SEEDS, st.floats(-5, 5), st.floats(0.5, 20))
 def test_classwise_error_against_a_loop(seed, gamma, temperature):
     logits, target = random_logits(PARTITION, 37, seed)
     target[target == 3] = 0
@@ -140,7 +141,6 @@ def test_classwise_error_against_a_loop(seed, gamma, temperature):
         for column in target.unique().tolist()
     ]
     expected = sum(gaps) / len(gaps)
-    # Where probabilities saturate, rounding decides which of them are equal.
     assert classwise_ece(logits, target, PARTITION, gamma, temperature) == pytest.approx(expected, abs=1e-7)
 
 

@@ -35,7 +35,7 @@ OPTIONS = {
 
 
 # The others are variations of these.
-USUAL = ("as usual", "part of an epoch", "moved in the end")
+USUAL = ("as usual", "moved in the end")
 
 
 @pytest.mark.parametrize(

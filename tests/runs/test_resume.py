@@ -151,7 +151,11 @@ def at_work(tmp_path_factory):
             marks=pytest.mark.slow,
         ),
         # An epoch that is not validated leaves its checkpoint to the next one's first step.
-        (("+trainer.check_val_every_n_epoch=2", "calibration.use=[alg]", "ema=0.9"), [1, 2, 3, 5, 6, 7, 8]),
+        pytest.param(
+            ("+trainer.check_val_every_n_epoch=2", "calibration.use=[alg]", "ema=0.9"),
+            [1, 2, 3, 5, 6, 7, 8],
+            marks=pytest.mark.slow,
+        ),
         *(
             pytest.param((f"method={method}", *options), [1, 2, 3, 4, 5, 6, 7, 8], marks=pytest.mark.slow)
             for method, *options in (

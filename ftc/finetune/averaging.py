@@ -111,26 +111,30 @@ class LOLSGD(Method):
         if len(task.partition.seen) < 2:
             raise InputError("method: LOLSGD leaves seen classes out, and there is one alone; choose another")
         self._seen, self._counts = task.partition.seen, task.counts
+        self._number: int | None = None  # of the local model that trains
         self._begin_round(classifier)
 
     def _local_steps(self, steps: int) -> int:
         return max(1, steps // (self.rounds * self.local_models))
 
     def begin_step(self, classifier: Classifier, step: int, steps: int) -> None:
-        round_, local = divmod(step // self._local_steps(steps), self.local_models)
+        number = step // self._local_steps(steps)
+        if number == self._number:
+            return
+        self._number = number
+        round_, local = divmod(number, self.local_models)
         order = np.random.default_rng((self.seed, round_)).permutation(len(self._seen))
         size = min(max(1, round(self.left_out * len(order))), len(order) - 1)
         # The local models of a round leave all classes out about equally often.
         kept = [self._seen[i] for i in np.roll(order, -local * size)[size:]]
         # The loss is divided by the share of the kept classes' images, not by how many of them a process has
         # of a batch: the gradients' mean over processes is then that of the whole batch.
-        self._weights = torch.zeros(len(self._counts))
+        self._weights = torch.zeros(len(self._counts), device=classifier.head.weight.device)
         self._weights[kept] = float(self._counts.sum() / self._counts[kept].sum())
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         logits, target = outputs["logits"], batch["target"]
-        weights = self._weights.to(logits.device)
-        weight = weights[target] if target.ndim == 1 else target @ weights
+        weight = self._weights[target] if target.ndim == 1 else target @ self._weights
         return (weight * self.cross_entropy(logits, target)).mean()
 
     def end_step(self, classifier: Classifier, optimizer: Optimizer, step: int, steps: int) -> None:

@@ -91,11 +91,10 @@ class Method:
             self.hold_statistics(batch_norms(classifier))
         if self.freeze_bn:
             self.freeze(p for norm in batch_norms(classifier) for p in norm.parameters(recurse=False))
-        kinds = [kind(alpha=alpha, num_classes=task.partition.num_classes) for kind, alpha in self._mixing()]
+        asked: tuple[tuple[Any, float], ...] = ((v2.MixUp, self.mixup), (v2.CutMix, self.cutmix))
+        columns = task.partition.num_classes
+        kinds = [kind(alpha=alpha, num_classes=columns) for kind, alpha in asked if alpha]
         self._mix = v2.RandomChoice(kinds) if kinds else None
-
-    def _mixing(self) -> list[tuple[Any, float]]:
-        return [pair for pair in ((v2.MixUp, self.mixup), (v2.CutMix, self.cutmix)) if pair[1]]
 
     def freeze(self, parameters: Iterable[nn.Parameter]) -> None:
         """Keep parameters bit for bit until `finish`."""

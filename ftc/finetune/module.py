@@ -80,6 +80,9 @@ class FineTuneModule(LightningModule):
         """Logits (N, C), float32."""
         return self.classifier(images)
 
+    def on_train_start(self) -> None:
+        self._steps = int(self.trainer.estimated_stepping_batches)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.method.begin_step(self.classifier, self.global_step, self._steps)
 
@@ -101,10 +104,6 @@ class FineTuneModule(LightningModule):
         step = self.global_step + 1
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.method.end_step(self.classifier, optimizer, step, self._steps)
-
-    @property
-    def _steps(self) -> int:
-        return int(self.trainer.estimated_stepping_batches)
 
     def on_train_epoch_end(self) -> None:
         self.log("train/loss", self.mean_loss.compute())
@@ -155,7 +154,7 @@ class FineTuneModule(LightningModule):
         optimizer = self.optimizer_factory(self.method.parameter_groups(classifier), layers=depths)
         if self.scheduler_factory is None:
             return optimizer
-        scheduler = self.scheduler_factory(optimizer, self._steps)
+        scheduler = self.scheduler_factory(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

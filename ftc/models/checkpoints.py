@@ -99,7 +99,8 @@ def load_checkpoint(
     known = {name: fit.content[original] for name, original in fit.names.items()}
     if any_head and any(n not in known or known[n].shape != expected[n].shape for n in of_head):
         known |= {name: expected[name] for name in of_head}
-    _check_merged(path, fit)
+    if known.keys() != expected.keys():
+        _check_merged(path, fit)
     missing = _missing(path, fit, known, expected, strict)
     _check_unambiguous(path, taken)
     _check_shapes(path, known, expected, f"{head}weight")

@@ -14,15 +14,13 @@ from ftc.runs.finished import NUM_SEEN, FinishedRun
 # The columns of the table of models, at γ = 0.
 _SCORES = ("acc_all", "acc_seen", "acc_absent", "acc_absent_within", "harmonic", "ausuc", "ncm_acc_all")
 
-# What tells the runs of a method apart; keys of `FinishedRun.value`.
-_NAME = "name"
-
 
 def method_tables(runs: Sequence[FinishedRun], by: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Titles and Markdown tables of the methods of runs that share a criterion, by experiment.
 
     Methods come in the order of their mean score with the oracle's γ*, worst last; a method has one run for
-    each partition and target. Scores in percent, means over runs.
+    each partition and target. Scores in percent, means over runs. There are differences where full
+    fine-tuning has a row of its own.
 
     Args:
         runs: the runs.
@@ -49,18 +47,18 @@ _Runs = dict[str, dict[str, FinishedRun]]
 
 
 def _by_method(runs: Sequence[FinishedRun], by: Sequence[str]) -> _Runs:
-    keys = [key for key in by if key not in (_NAME, NUM_SEEN)]
-    varying = [key for key in keys if len({run.value(key) for run in runs}) > 1]
+    varying = [key for key in by if key != NUM_SEEN and len({run.value(key) for run in runs}) > 1]
     found: _Runs = {}
     for run in runs:
         method = run.record.method or "no training"
         label = ", ".join([method, *(f"{key.rpartition('.')[-1]}={run.value(key)}" for key in varying)])
         others = found.setdefault(label, {})
-        other = others.setdefault(run.record.name, run)
+        # Partitions of one seed differ by the number of their seen classes.
+        other = others.setdefault(f"{run.record.name}, {run.value(NUM_SEEN)} seen", run)
         if other is not run:
             raise InputError(
                 f"{run.folder} and {other.folder} are both of {label} on {run.record.name}; name the key in "
-                f"which they differ in by=[…], or move one away"
+                "which they differ in by=[…], or move one away"
             )
     return dict(sorted(found.items(), key=lambda item: -fmean(run.oracle or 0.0 for run in item[1].values())))
 

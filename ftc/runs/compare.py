@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from ftc.config.commands import CompareConfig
 from ftc.errors import InputError
+from ftc.reporting.markdown import markdown, mean, mean_difference
 from ftc.reporting.names import stage_title
 from ftc.results import CONFIG_FILE, FILE_NAME, LANES, METRICS
 from ftc.runs.finished import NUM_SEEN, FinishedRun
@@ -137,31 +137,20 @@ def scores_table(runs: Sequence[FinishedRun]) -> str:
     """
     rows = [dict(run.record.rows()) for run in runs]
     names = [name for name in rows[0] if all(name in row for row in rows)]
-    lines = [
-        "| | " + " | ".join(METRICS[name] for name in _SCORES) + " | to the oracle | runs ahead |",
-        "|---" + "|--:" * (len(_SCORES) + 2) + "|",
-    ]
+    header = ("", *(METRICS[name] for name in _SCORES), "to the oracle", "runs ahead")
+    lines = []
     for name in names:
         stages = [row[name] for row in rows]
         columns = ([stage.metrics.get(score) for stage in stages] for score in _SCORES)
-        cells = ["–" if None in c else _mean([100 * (value or 0.0) for value in c]) for c in columns]
+        cells = ["–" if None in c else mean([100 * (value or 0.0) for value in c]) for c in columns]
         criterion = runs[0].record.criterion
         ahead = [
             100 * ((stage.metrics[criterion] or 0.0) - (run.oracle or 0.0))
             for stage, run in zip(stages, runs, strict=True)
         ]
         better = sum(points > 0 for points in ahead)
-        row = [stage_title(name, stages[0]), *cells, _mean(ahead, error=True), str(better)]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
-
-
-def _mean(values: Sequence[float], error: bool = False) -> str:
-    mean = fmean(values)
-    text = f"{mean:+.1f}" if error else f"{mean:.1f}"
-    if error and len(values) > 1:
-        text += f" ± {stdev(values) / len(values) ** 0.5:.1f}"
-    return text.replace("-", "−")
+        lines.append((stage_title(name, stages[0]), *cells, mean_difference(ahead), str(better)))
+    return markdown(header, lines)
 
 
 def _tables(config: CompareConfig, runs: list[FinishedRun]) -> Iterator[tuple[str, str]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 from ftc.errors import InputError
 from ftc.finetune import Full
+from ftc.reporting.markdown import markdown, mean, mean_difference
 from ftc.reporting.names import stage_title
 from ftc.results import METRICS
 from ftc.runs.finished import NUM_SEEN, FinishedRun
@@ -75,7 +76,7 @@ def _models(found: _Runs) -> str:
     runs = next(iter(found.values()))
     scores = (_percent(_scores(runs.values(), "source", name)) for name in _SCORES)
     lines.append(("source model", "", "", *scores))
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def _titles(found: _Runs) -> dict[str, str]:
@@ -103,7 +104,7 @@ def _calibrated(found: _Runs) -> str:
             for name in titles
         )
         lines.append((method, *(best if best == "–" else f"{best} ({both})" for best, both in pairs)))
-    return _markdown(("method", *titles.values()), lines)
+    return markdown(("method", *titles.values()), lines)
 
 
 def _differences(found: _Runs) -> str:
@@ -117,23 +118,12 @@ def _differences(found: _Runs) -> str:
         for name in titles:
             own, others = (_scores([of[key] for key in common], name) for of in (runs, plain))
             pairs = zip(own, others, strict=True)
-            cells.append(_signed([100 * (x - y) for x, y in pairs if x is not None and y is not None]))
+            points = [100 * (x - y) for x, y in pairs if x is not None and y is not None]
+            cells.append(mean_difference(points) if points else "–")
         lines.append((method, *cells))
-    return _markdown(("method", *titles.values()), lines)
+    return markdown(("method", *titles.values()), lines)
 
 
 def _percent(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{100 * fmean(known):.1f}" if known and len(known) == len(values) else "–"
-
-
-def _signed(points: Sequence[float]) -> str:
-    if not points:
-        return "–"
-    error = f" ± {stdev(points) / len(points) ** 0.5:.1f}" if len(points) > 1 else ""
-    return f"{fmean(points):+.1f}{error}".replace("-", "−")
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = "|---" + "|--:" * (len(header) - 1) + "|"
-    return "\n".join([f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
+    known = [100 * value for value in values if value is not None]
+    return mean(known) if known and len(known) == len(values) else "–"

@@ -105,7 +105,7 @@ def test_the_floor_is_what_labels_of_one_half_lose_on_the_other(pooled):
 def test_scores_are_means_of_the_runs_and_paired_differences(sweep):
     runs = read_runs(sweep)
     lines = scores_table(runs).splitlines()
-    assert lines[0] == "| | Y/Y | S/Y | U/Y | H | AUSUC | to the oracle | runs ahead |"
+    assert lines[0] == "|  | Y/Y | S/Y | U/Y | H | AUSUC | to the oracle | runs ahead |"
     (row,) = (line for line in lines if line.startswith("| ALG |"))
     first, *_, mean, error = re.findall(r"[+−]?\d+\.\d", row)
     stages = [run.record.stages.calibrated for run in runs]

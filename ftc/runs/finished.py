@@ -5,24 +5,71 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import pyarrow.parquet as pq
 import yaml
 from attrs import frozen
+from torch import Tensor
 
+from ftc.calibrators import LinearHead
 from ftc.config.calibration import CalibratorsConfig
 from ftc.config.check import as_type
 from ftc.config.data import DataConfig
 from ftc.config.node import Node
 from ftc.errors import InputError
+from ftc.export.bundle import FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS
 from ftc.files import damage
+from ftc.models import load_metadata, load_tensors
 from ftc.partition import ClassPartition
 from ftc.results import CONFIG_FILE, RunRecord
+from ftc.runs.folder import EPOCHS, PREDICTIONS
 
 N = TypeVar("N", bound=Node)
 
+# Parses the same with a tenth of the time, where PyYAML was built with it.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 # A key beside those of the configuration: the number of seen classes.
 NUM_SEEN = "num_seen"
+
+
+class SavedOutputs:
+    """What a run kept of its models: outputs by sample, and the heads.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        InputError: the run kept none, as those of ftc.calibrate, or the file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / PREDICTIONS
+        self._tensors = load_tensors(self.path)
+
+    def has(self, stage: str, split: str, field: str) -> bool:
+        """Whether there is such a field."""
+        return f"{stage}/{split}/{field}" in self._tensors
+
+    def of(self, stage: str, split: str, field: str) -> Tensor:
+        """A field of a stage: ``logits`` (N, C), ``features`` (N, D), ``target`` (N,) or ``id`` (N,).
+
+        Raises:
+            InputError: it is missing, as those of V are where nothing was held out.
+        """
+        if not self.has(stage, split, field):
+            raise InputError(f"{self.path}: has no {stage}/{split}/{field}; leave the run out")
+        return self._tensors[f"{stage}/{split}/{field}"]
+
+    def head(self, stage: Literal["source", "fine_tuned"]) -> LinearHead:
+        """The head of the source or of the fine-tuned model.
+
+        Raises:
+            InputError: the run kept no weights, or the file is damaged.
+        """
+        path = self.folder / (SOURCE_WEIGHTS if stage == "source" else FINE_TUNED_WEIGHTS)
+        return LinearHead.of(load_tensors(path), load_metadata(self.folder / FINE_TUNED_WEIGHTS)["head"])
 
 
 @frozen(eq=False, slots=False)
@@ -48,7 +95,7 @@ class FinishedRun:
         """
         record, path = RunRecord.read(folder), folder / CONFIG_FILE
         with damage(path):
-            config = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+            config = dict(yaml.load(path.read_text(encoding="utf-8"), _Loader))
         return cls(folder, record, config)
 
     @cached_property
@@ -77,6 +124,29 @@ class FinishedRun:
             return as_type({k: v for k, v in content.items() if only is None or k in only}, kind)
         except InputError as error:
             raise InputError(f"{path}: {name}: {str(error).splitlines()[0]}") from error
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether there are `outputs`."""
+        return (self.folder / PREDICTIONS).is_file()
+
+    def outputs(self) -> SavedOutputs:
+        """What the run kept of its models, read anew at every call, because it is large."""
+        return SavedOutputs(self.folder)
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """One row for each epoch, the source model (−1) first: scalars, and the curve as ``curve_…`` lists.
+
+        There is none of a run that trained nothing.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.folder / EPOCHS
+        if not path.is_file():
+            return []
+        with damage(path):
+            return list(pq.read_table(path).to_pylist())
 
     @property
     def partition_seed(self) -> int | None:

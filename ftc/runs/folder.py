@@ -31,6 +31,7 @@ from ftc.results import CONFIG_FILE, CURVE_FIELDS, FILE_NAME, RunRecord
 _STAGES = "stages"
 _BEGUN = "begun.json"
 PREDICTIONS = "predictions.safetensors"
+EPOCHS = "epochs.parquet"
 PARTITION_FILE = "partition.json"
 
 # Tensors by split and field, see `ftc.callbacks.PredictionRecorder`.
@@ -260,6 +261,6 @@ class RunFolder:
         columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
         for field in CURVE_FIELDS:
             columns[f"curve_{field}"] = [getattr(row["curve"], field).tolist() for row in history]
-        with written_whole(self.path / "epochs.parquet") as temporary:
+        with written_whole(self.path / EPOCHS) as temporary:
             pq.write_table(pa.table(columns), temporary)
         write_figures(self.path / "figures", record, rows)

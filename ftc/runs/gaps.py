@@ -32,8 +32,7 @@ from ftc.models import load_metadata, load_tensors
 from ftc.partition import ClassPartition
 from ftc.reporting.names import stage_title
 from ftc.results import Lane
-from ftc.runs.finished import FinishedRun
-from ftc.runs.folder import PREDICTIONS
+from ftc.runs.finished import FinishedRun, SavedOutputs
 
 # How many pools with another share of absent-class images are drawn and averaged for each run.
 DRAWS = 3
@@ -82,9 +81,9 @@ def floor_gaps(runs: Iterable[FinishedRun]) -> list[Gap]:
     """
     gaps = []
     for run in runs:
-        if not (run.folder / PREDICTIONS).is_file():
+        if not run.keeps_outputs:
             continue  # ftc.calibrate keeps none
-        saved, p, average = _Saved(run), run.partition, run.calibration.average
+        saved, p, average = run.outputs(), run.partition, run.calibration.average
         stage = "fine_tuned" if run.record.checkpoint is None else "checkpoint"
         logits, target = saved.of(stage, "test", "logits"), saved.of(stage, "test", "target")
         outcomes, criterion, lost = reduce_logits(logits, target, p), run.record.criterion, []
@@ -123,7 +122,7 @@ def refitted_gaps(
     """
     gaps = []
     for run in runs:
-        saved, p, criterion = _Saved(run), run.partition, run.record.criterion
+        saved, p, criterion = run.outputs(), run.partition, run.record.criterion
         target = saved.of("fine_tuned", "test", "target")
         curve = _curve(saved.of("fine_tuned", "test", "logits"), target, run)
         best = curve.at(curve.best(criterion))[criterion]
@@ -138,7 +137,7 @@ def refitted_gaps(
         everyone = torch.arange(len(target))
         draws = [everyone] if shift is None else [_shifted(target, p, shift, n) for n in range(DRAWS)]
         for name, calibrator in _unlabelled(run, allowed).items():
-            model = _Model.of(saved, name, calibrator)
+            model = _Model.of(run, saved, name, calibrator)
             scores = [model.refitted(name, calibrator, rows)[criterion] for rows in draws]
             gaps.append(Gap(name, calibrator.title, run, 100 * (best - sum(scores) / len(scores))))
     return gaps
@@ -153,59 +152,39 @@ def _unlabelled(run: FinishedRun, allowed: Iterable[str]) -> dict[str, Calibrato
     }
 
 
-class _Saved:
-    """The saved predictions of a run."""
-
-    def __init__(self, run: FinishedRun) -> None:
-        self.run = run
-        self.path = run.folder / PREDICTIONS
-        self._tensors = load_tensors(self.path)
-
-    def of(self, stage: str, split: str, field: str) -> Tensor:
-        """A field.
-
-        Raises:
-            InputError: it is missing, as those of V are where nothing was held out.
-        """
-        name = f"{stage}/{split}/{field}"
-        if name not in self._tensors:
-            raise InputError(
-                f"{self.path}: has no {name}, which refit=true needs; leave the run or refit out"
-            )
-        return self._tensors[name]
-
-
 @dataclass(frozen=True)
 class _Model:
     """The model that a calibrator is fitted on, before the calibrator moves its head.
 
     Attributes:
-        saved: the run's predictions.
+        run: the run.
+        saved: its outputs.
         stage: the name of its stage among them.
         head: its head; None for a calibrator that leaves it as it is.
     """
 
-    saved: _Saved
+    run: FinishedRun
+    saved: SavedOutputs
     stage: str
     head: LinearHead | None
 
     @classmethod
-    def of(cls, saved: _Saved, name: str, calibrator: Calibrator[Any]) -> _Model:
+    def of(cls, run: FinishedRun, saved: SavedOutputs, name: str, calibrator: Calibrator[Any]) -> _Model:
         """The model with the weights that the calibrator took in its run."""
-        folder, record = saved.run.folder, saved.run.record
+        folder, record = run.folder, run.record
         stage = "fine_tuned" if calibrator.weights is None else name
         if not calibrator.moves_head:
-            return cls(saved, stage, None)
+            return cls(run, saved, stage, None)
         weights = load_tensors(folder / FINE_TUNED_WEIGHTS)
         if calibrator.weights is not None:
             alpha = record.stages.calibrated[name].details["alpha"]
             weights = calibrator.weights.at(load_tensors(folder / SOURCE_WEIGHTS), weights, alpha)
         place = load_metadata(folder / FINE_TUNED_WEIGHTS)["head"]
-        return cls(saved, stage, LinearHead.of(weights, place))
+        return cls(run, saved, stage, LinearHead.of(weights, place))
 
     def refitted(self, name: str, calibrator: Calibrator[Any], rows: Tensor) -> Mapping[str, float]:
         """The accuracies on all test images, with these rows of them as the pool."""
-        p, of = self.saved.run.partition, self.saved.of
+        p, of = self.run.partition, self.saved.of
         target = of("fine_tuned", "test", "target")
         logits, held_out = self._logits("test"), self._logits("val")
         labels = of("fine_tuned", "val", "target")
@@ -228,7 +207,7 @@ class _Model:
         fitted = fit_all({name: calibrator}, Available(unlabelled=pool, features=features))[name]
         if fitted.head is not None:
             logits = fitted.head.logits(of(self.stage, "test", "features")).float()
-        return _curve(logits, target, self.saved.run).at(fitted.gamma)
+        return _curve(logits, target, self.run).at(fitted.gamma)
 
     def _logits(self, split: str) -> Tensor:
         # Logits of a stage are those behind its calibrator's head.
@@ -238,7 +217,7 @@ class _Model:
 
     def _seen(self, split: str) -> SeenFeatures:
         features, target = (self.saved.of(self.stage, split, field) for field in ("features", "target"))
-        return SeenFeatures.kept(features, target, self.saved.run.partition)
+        return SeenFeatures.kept(features, target, self.run.partition)
 
 
 def _curve(logits: Tensor, target: Tensor, run: FinishedRun) -> SeenAbsentCurve:

@@ -20,12 +20,12 @@ from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
 from ftc.reporting.tables import console
 from ftc.results import CONFIG_FILE, RunRecord
+from ftc.runs.conclude import conclude
 from ftc.runs.folder import RunFolder, do_once
 from ftc.runs.folds import fold_evidence, train_or_find_fold
 from ftc.runs.moved import Hits, evaluate_moved_weights
 from ftc.runs.parts import build_parts, build_source_stage, choose_classes, identity, manifest, shared_facts
 from ftc.runs.processes import all_or_none, check_shared, leads
-from ftc.runs.report import report
 from ftc.runs.stages import Stages, goes_on
 from ftc.runs.training import build_training
 
@@ -110,7 +110,7 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
             for name, calibrator in calibrators.items()
             if calibrator.moves
         }
-        return report(training, stages, weights, own_domain, before, after, moved)
+        return conclude(training, stages, weights, own_domain, before, after, moved)
 
 
 def _train_fold(config: TrainConfig, fold: int, out: Console) -> dict[str, Any]:

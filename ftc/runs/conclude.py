@@ -33,7 +33,7 @@ SEEN_TRAIN = "seen train"
 CHANCE = 0.01
 
 
-def report(
+def conclude(
     training: Training,
     stages: Stages,
     source_weights: Path,

@@ -40,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
         "assembly",
         "calibrators",
         "callbacks",
+        "cli",
         "config",
         "data",
         "errors",

@@ -32,12 +32,13 @@ from ftc.cli import optuna_sweeper
 from ftc.cli.explain import explain, fail
 from ftc.cli.failures import explained
 from ftc.cli.multirun import check_installed, check_processes, expand
-from ftc.cli.spelling import quoted, spelt
+from ftc.cli.spelling import named, quoted, spelt
 from ftc.cli.sweeps import Sweep, job_row, leads
 from ftc.config.check import at_home, check
-from ftc.config.commands import CalibrateConfig, CompareConfig, EvaluateConfig, JobConfig, TrainConfig
+from ftc.config.commands import CalibrateConfig, EvaluateConfig, JobConfig, TrainConfig
 from ftc.config.deployment import DeployConfig, PredictConfig
 from ftc.config.node import Node
+from ftc.config.reports import CompareConfig
 from ftc.errors import InputError
 from ftc.files import digest
 from ftc.results import OBJECTIVES
@@ -50,6 +51,9 @@ KINDS: dict[str, type[Node]] = {
     "deploy": DeployConfig,
     "predict": PredictConfig,
 }
+
+# Commands that take plain words, with the key that these are values of.
+_WORDS = {"report": "runs"}
 
 
 def conf_dir() -> Path:
@@ -87,6 +91,7 @@ def launch(command: str) -> None:
     signal.signal(signal.SIGINT, _interrupted)
     _give_a_home()
     groups = _groups(command)
+    sys.argv[1:] = named(sys.argv[1:], _WORDS.get(command))
     sys.argv[1:] = [spelt_out for argument in sys.argv[1:] for spelt_out in spelt(argument, groups)]
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What a terminal's encoding lacks, such as γ, must not fail after the work.

@@ -10,6 +10,38 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 
+# Flags of Hydra's that take the next argument as their value.
+_FLAGS = {
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+}
+
+
+def named(arguments: list[str], key: str | None) -> list[str]:
+    """Arguments with the plain words among them as the list of a key, such as folders of runs.
+
+    Args:
+        arguments: the arguments of a command line.
+        key: the key; None for a command that takes no plain words.
+    """
+    if key is None:
+        return arguments
+    words: list[str] = []
+    others: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_word = not argument.startswith(("-", "~", "+")) and before not in _FLAGS
+        is_word = is_word and (Path(argument).exists() or "=" not in argument)
+        (words if is_word else others).append(argument)
+    return [*others, f"{key}=[{','.join(map(quoted, words))}]"] if words else others
+
 
 def spelt(argument: str, groups: Path | None) -> list[str]:
     """An argument of the command line as the overrides that Hydra understands.

@@ -25,7 +25,7 @@ from ftc.results import OBJECTIVES
 LOGIT_FILES = (".npz", ".npy", ".safetensors", ".parquet")
 
 # Keys that do not change a run's numbers: its name does not depend on them either.
-_NOT_COMPUTED = (
+NOT_COMPUTED = (
     *("run_dir", "group", "output_dir", "cache_dir", "logger"),
     *("overwrite", "resume", "checkpoint_minutes", "objective", "allow_targets"),
 )
@@ -176,7 +176,7 @@ class TrainConfig(JobConfig):
 
     def content(self) -> dict[str, Any]:
         """Everything that the run's numbers depend on, as JSON types; files by content, not by path."""
-        content = self.model_dump(exclude={*_NOT_COMPUTED, "paper_repo"})
+        content = self.model_dump(exclude={*NOT_COMPUTED, "paper_repo"})
         for key in ("num_workers", "label"):
             content["data"].pop(key)
         for key in _PRINTED:
@@ -237,29 +237,10 @@ class CalibrateConfig(JobConfig):
 
     def run_name(self) -> str:
         """The name of the run folder: ``name``, and a digest of the configuration and the files' content."""
-        content = {k: v for k, v in self.model_dump().items() if k not in _NOT_COMPUTED}
+        content = {k: v for k, v in self.model_dump().items() if k not in NOT_COMPUTED}
         for key in _PRINTED:
             content["calibration"].pop(key)
         for key, path in self.files().items():
             parts = sorted(path.iterdir()) if path.is_dir() else [path]
             content[key] = [file_digest(str(part)) for part in parts if part.is_file()]
         return f"{self.name}-{digest(content)}"
-
-
-class CompareConfig(Node):
-    """The configuration of ``python -m ftc.compare``."""
-
-    runs: str
-    chosen_on: list[Seed]
-    by: list[str]
-    scores: bool
-    methods: bool
-    refit: bool
-    shifts: list[float]
-    allow_targets: list[str]
-
-    @model_validator(mode="after")
-    def _folder_exists(self) -> CompareConfig:
-        if not Path(self.runs).is_dir():
-            raise InputError(f"runs={self.runs}: no such folder")
-        return self

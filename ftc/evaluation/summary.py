@@ -267,14 +267,14 @@ def _with_intervals(
 
 
 def fine_tuned_record(evaluation: Evaluation, uses: tuple[str, ...]) -> StageRecord:
-    """The record of a model at γ = 0, with its curve."""
+    """The record of a model at γ = 0, with its curve, its logit scales and its head's norms."""
     return StageRecord.model_validate(
         {
             "gamma": 0.0,
             "uses": uses,
             "curve": {name: _listed(getattr(evaluation.curve, name)) for name in CURVE_FIELDS},
             "intervals": _nullable_intervals(evaluation.intervals),
-            **nullable(evaluation.metrics),
+            **nullable({**evaluation.metrics, **evaluation.scale.scales, **evaluation.head}),
         }
     )
 

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ftc.reporting.damage import damage_report, exceptions
 from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, readable, stage_title
-from ftc.results import LANES, METRICS, Lane, Measured, RunRecord, StageRecord
+from ftc.results import LANES, Lane, Measured, RunRecord, StageRecord
 
 MIN_WIDTH = 120
 
@@ -57,8 +58,9 @@ def print_record(
     if record.own_domain is not None:
         out.print(str(record.own_domain))
     warn_of_near_copies(out, record.near_copies)
-    for line in losses(record):
-        out.print(line, style="yellow")
+    warned = set(exceptions(record))
+    for line in damage_report(record):
+        out.print(line, style="yellow" if line in warned else None)
     if record.trainable is not None:
         out.print(f"Trained: {record.trainable:,} parameters")
     if record.timing:
@@ -80,26 +82,6 @@ def warn_of_near_copies(out: Console, share: float | None) -> None:
             "the frames of a video, in data.groups.",
             style="yellow",
         )
-
-
-def losses(record: RunRecord) -> Iterator[str]:
-    """Lines on a fine-tuned model that is worse than its source, where that is so."""
-    mend = (
-        "fine-tune less (optimizer.lr, trainer.max_epochs), or deploy a calibrator that moves weights back, "
-        "such as interpolated"
-    )
-    if record.lost_on_held_out is not None:
-        before, after = (f"{100 * accuracy:.1f} %" for accuracy in record.lost_on_held_out)
-        yield f"Fine-tuning made the model worse on held-out seen images (S/F {before} → {after}): {mend}."
-    source, oracle = record.stages.source, record.stages.calibrated.get("oracle")
-    if source is not None and oracle is not None:
-        alone, best = (stage.metrics.get(record.criterion) or 0.0 for stage in (source, oracle))
-        if alone > best:
-            name, alone, best = METRICS[record.criterion], 100 * alone, 100 * best
-            yield (
-                f"The source model alone has {name} {alone:.1f} %, more than the fine-tuned one with any γ, "
-                f"{best:.1f} % (by test labels): {mend}."
-            )
 
 
 def results_tables(record: RunRecord) -> Iterator[Table]:

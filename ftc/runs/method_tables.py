@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
+from attrs import evolve
+
 from ftc.errors import InputError
 from ftc.finetune import Full
-from ftc.reporting.markdown import markdown, mean, mean_difference
 from ftc.reporting.names import stage_title
+from ftc.reporting.table import Cell, Grid, mean, mean_difference
 from ftc.results import METRICS
 from ftc.runs.finished import NUM_SEEN, FinishedRun
 
@@ -16,8 +18,8 @@ from ftc.runs.finished import NUM_SEEN, FinishedRun
 _SCORES = ("acc_all", "acc_seen", "acc_absent", "acc_absent_within", "harmonic", "ausuc", "ncm_acc_all")
 
 
-def method_tables(runs: Sequence[FinishedRun], by: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Titles and Markdown tables of the methods of runs that share a criterion, by experiment.
+def method_tables(runs: Sequence[FinishedRun], by: Sequence[str]) -> Iterator[Grid]:
+    """Tables of the methods of runs that share a criterion, by experiment.
 
     Methods come in the order of their mean score with the oracle's γ*, worst last; a method has one run for
     each partition and target. Scores in percent, means over runs. There are differences where full
@@ -34,13 +36,12 @@ def method_tables(runs: Sequence[FinishedRun], by: Sequence[str]) -> Iterator[tu
         found = _by_method([run for run in runs if run.record.experiment == experiment], by)
         counts = sorted({len(of_method) for of_method in found.values()})
         number = " to ".join(map(str, (counts[0], *counts[1:][-1:]))) + (" run" if counts == [1] else " runs")
-        yield f"{experiment}: models at γ = 0, mean of {number}", _models(found)
+        yield _models(f"{experiment}: models at γ = 0, mean of {number}", found)
         criterion = METRICS[runs[0].record.criterion]
-        title = f"{experiment}: {criterion} (H) by method and calibrator"
-        yield title, _calibrated(found)
+        yield _calibrated(f"{experiment}: {criterion} (H) by method and calibrator", found)
         if Full.title in found:
             title = f"{experiment}: {criterion} minus that of {Full.title}, paired, ± standard error"
-            yield title, _differences(found)
+            yield _differences(title, found)
 
 
 # The runs of each method, by what they have in common with a run of another method.
@@ -64,9 +65,9 @@ def _by_method(runs: Sequence[FinishedRun], by: Sequence[str]) -> _Runs:
     return dict(sorted(found.items(), key=lambda item: -fmean(run.oracle or 0.0 for run in item[1].values())))
 
 
-def _models(found: _Runs) -> str:
+def _models(title: str, found: _Runs) -> Grid:
     header = ("method", "trained", "s", *(METRICS[name] for name in _SCORES))
-    lines = []
+    lines: list[tuple[Cell | str, ...]] = []
     for method, runs in found.items():
         trained = {run.record.trainable for run in runs.values()}
         number = trained.pop() if len(trained) == 1 else None
@@ -76,7 +77,7 @@ def _models(found: _Runs) -> str:
     runs = next(iter(found.values()))
     scores = (_percent(_scores(runs.values(), "source", name)) for name in _SCORES)
     lines.append(("source model", "", "", *scores))
-    return markdown(header, lines)
+    return Grid.of_texts(title, header, lines)
 
 
 def _titles(found: _Runs) -> dict[str, str]:
@@ -94,22 +95,22 @@ def _scores(runs: Iterable[FinishedRun], name: str, score: str | None = None) ->
     ]
 
 
-def _calibrated(found: _Runs) -> str:
+def _calibrated(title: str, found: _Runs) -> Grid:
     titles = _titles(found)
-    lines = []
+    lines: list[tuple[Cell | str, ...]] = []
     for method, runs in found.items():
         of_runs = list(runs.values())
         pairs = (
             (_percent(_scores(of_runs, name)), _percent(_scores(of_runs, name, "harmonic")))
             for name in titles
         )
-        lines.append((method, *(best if best == "–" else f"{best} ({both})" for best, both in pairs)))
-    return markdown(("method", *titles.values()), lines)
+        lines.append((method, *(_beside(best, both) for best, both in pairs)))
+    return Grid.of_texts(title, ("method", *titles.values()), lines)
 
 
-def _differences(found: _Runs) -> str:
+def _differences(title: str, found: _Runs) -> Grid:
     titles, plain = _titles(found), found[Full.title]
-    lines = []
+    lines: list[tuple[Cell | str, ...]] = []
     for method, runs in found.items():
         common = [key for key in runs if key in plain]
         if method == Full.title or not common:
@@ -121,9 +122,14 @@ def _differences(found: _Runs) -> str:
             points = [100 * (x - y) for x, y in pairs if x is not None and y is not None]
             cells.append(mean_difference(points) if points else "–")
         lines.append((method, *cells))
-    return markdown(("method", *titles.values()), lines)
+    return Grid.of_texts(title, ("method", *titles.values()), lines)
 
 
-def _percent(values: Sequence[float | None]) -> str:
+def _beside(best: Cell, both: Cell) -> Cell:
+    """A score with H behind it."""
+    return best if best.text == "–" else evolve(best, text=f"{best.text} ({both.text})")
+
+
+def _percent(values: Sequence[float | None]) -> Cell:
     known = [100 * value for value in values if value is not None]
-    return mean(known) if known and len(known) == len(values) else "–"
+    return mean(known) if known and len(known) == len(values) else Cell("–")

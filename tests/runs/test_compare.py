@@ -11,9 +11,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from ftc.config.commands import CompareConfig
+from ftc.config.reports import CompareConfig
 from ftc.functional import curve_of_outcomes, reduce_logits, seen_absent_curve
-from ftc.runs.compare import _sections, markdown_table, read_runs, scores_table
+from ftc.runs.compare import comparison, gap_table, read_runs, scores_table
 from ftc.runs.finished import FinishedRun
 from ftc.runs.gaps import HALVES, Gap, floor_gaps, recorded_gaps, refitted_gaps
 from tests.commands import run_module, run_train
@@ -58,7 +58,7 @@ def test_command_prints_a_table_a_lane_and_refits_from_saved_predictions(sweep):
     first, second = result.stdout.split("### ")[1:3]
     assert "`alg`" in first and "`prior_matched`" not in first
     assert "`prior_matched`" in second and "`alg`" not in second
-    assert "| estimator | chosen on (1) | **reported** (1) |\n" in first
+    assert "| estimator | chosen on (1) | reported (1) |\n" in first
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_the_floor_is_what_labels_of_one_half_lose_on_the_other(pooled):
 
 def test_scores_are_means_of_the_runs_and_paired_differences(sweep):
     runs = read_runs(sweep)
-    lines = scores_table(runs).splitlines()
+    lines = scores_table("scores", runs).markdown().splitlines()
     assert lines[0] == "|  | Y/Y | S/Y | U/Y | H | AUSUC | to the oracle | runs ahead |"
     (row,) = (line for line in lines if line.startswith("| ALG |"))
     first, *_, mean, error = re.findall(r"[+−]?\d+\.\d", row)
@@ -126,14 +126,13 @@ def test_gaps_are_by_the_runs_criterion_and_tables_never_mix_two(sweep, tmp_path
     stages = gap.run.record.stages
     expected = stages.calibrated["oracle"].metrics["harmonic"] - stages.fine_tuned.metrics["harmonic"]
     assert gap.points == pytest.approx(100 * expected)
-    printed = list(
-        _sections(composed(CompareConfig, "compare", f"runs={tmp_path}", "refit=true", "shifts=[]"))
-    )
-    titles, tables = printed[::2], printed[1::2]
-    plain = ["### Calibrated on labelled seen target images", "### Calibrated with unlabelled target images"]
-    plain.append("### The same with the test images as the pool")
-    assert titles == [f"{title}{unit}\n" for unit in ("", ": gaps in H") for title in plain]
-    assert all("| **reported** (1) |" in table for table in tables)
+    config = composed(CompareConfig, "compare", f"runs={tmp_path}", "refit=true", "shifts=[]")
+    grids = list(comparison(read_runs(tmp_path), config, methods=False))
+    tables = [grid.markdown() for grid in grids]
+    plain = ["Calibrated on labelled seen target images", "Calibrated with unlabelled target images"]
+    plain.append("The same with the test images as the pool")
+    assert [grid.title for grid in grids] == [f"{t}{unit}" for unit in ("", ": gaps in H") for t in plain]
+    assert all("| reported (1) |" in table for table in tables)
     assert "`prior_matched`" in tables[-1] and "`floor`" in tables[-1]
 
 
@@ -178,14 +177,14 @@ def test_halves_are_kept_apart(sweep):
     (run, other) = read_runs(sweep)
     again = FinishedRun(run.folder, run.record, run.config)
     gaps = [Gap("alg", "ALG", *of) for of in ((run, 1.0), (again, 3.0), (other, -4.0))]
-    row = markdown_table(gaps, chosen_on=[0]).splitlines()[-1]
+    row = gap_table("gaps", gaps, chosen_on=[0]).markdown().splitlines()[-1]
     assert row == "| ALG (`alg`) | 2.00 (3.0) | −4.00 (−4.0) |"
 
 
 def test_runs_are_grouped_by_any_key_in_which_they_differ(sweep):
     gaps = recorded_gaps(read_runs(sweep), "seen_only")
-    head = markdown_table(gaps, (), ("name", "partition.seed", "optimizer.lr")).splitlines()[0]
-    assert head == "| estimator | **reported** (2) | seed=0 (1) | seed=1 (1) |"
+    head = gap_table("gaps", gaps, (), ("name", "partition.seed", "optimizer.lr")).header
+    assert head == ("estimator", "reported (2)", "seed=0 (1)", "seed=1 (1)")
     result = run_module("compare", sweep.parent, "runs=sweep", "by=[partition.sed]")
     assert result.returncode == 2
     assert result.stderr.startswith("ftc: error: by=partition.sed: no run's config.yaml has a value of it")
@@ -195,7 +194,7 @@ def test_runs_are_grouped_by_any_key_in_which_they_differ(sweep):
     ("arguments", "message"),
     [
         (["runs=nowhere"], "runs=nowhere: no such folder"),
-        (["runs=."], "runs=.: no finished run with an oracle below it"),
+        (["runs=."], "runs=.: no finished run below it"),
         ([], "runs: missing; give it a value"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ftc import ClassPartition, InputError
+from ftc.reporting.table import Grid
 from ftc.results import RunRecord, StageRecord, StageRecords, versions
 from ftc.runs.finished import FinishedRun
 from ftc.runs.method_tables import method_tables
@@ -43,8 +44,8 @@ def run(method: str, seed: int, fine_tuned: float, calibrated: float | None, **m
     return FinishedRun(Path(f"{method} {seed} {more}"), record, config)
 
 
-def cells(table: str) -> dict[str, list[str]]:
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+def cells(table: Grid) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.markdown().splitlines()]
     return {row[0]: row[1:] for row in rows}
 
 
@@ -57,8 +58,8 @@ RUNS = [
 
 
 def test_methods_come_best_first_with_means_and_paired_differences():
-    titles, (models, calibrated, differences) = zip(*method_tables(RUNS, []), strict=True)
-    assert titles == (
+    models, calibrated, differences = method_tables(RUNS, [])
+    assert (models.title, calibrated.title, differences.title) == (
         "digits: models at γ = 0, mean of 2 runs",
         "digits: Y/Y (H) by method and calibrator",
         f"digits: Y/Y minus that of {FULL}, paired, ± standard error",
@@ -80,14 +81,14 @@ def test_methods_come_best_first_with_means_and_paired_differences():
 
 def test_pairs_are_of_the_same_partition_and_what_is_missing_is_a_dash():
     runs = [*RUNS[:2], run("other", 1, 0.71, None)]
-    _, (_, calibrated), (_, differences) = method_tables(runs, [])
+    _, calibrated, differences = method_tables(runs, [])
     assert cells(calibrated)["other"] == ["71.0 (35.5)", "–", "10.0 (5.0)"]
     assert cells(differences)["other"] == ["+1.0", "–", "−72.0"]
 
 
 def test_keys_in_which_runs_differ_become_part_of_the_name():
     runs = [*RUNS, run(FULL, 0, 0.1, 0.2, optimizer={"lr": 2}), run(FULL, 1, 0.1, 0.2, optimizer={"lr": 2})]
-    (_, models), *_ = method_tables(runs, ["name", "optimizer.lr"])
+    models, *_ = method_tables(runs, ["name", "optimizer.lr"])
     assert list(cells(models))[2:-1] == ["other, lr=None", f"{FULL}, lr=None", f"{FULL}, lr=2"]
     with pytest.raises(InputError, match=r"are both of full fine-tuning on digits p0, seed 0; name the key"):
         list(method_tables(runs, ["name"]))

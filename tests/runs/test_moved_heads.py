@@ -12,7 +12,7 @@ from ftc.benchmarks.digits import mnist
 from ftc.calibrators import Committee, Interpolated, Prototypes, WeightAligning
 from ftc.functional import partition_accuracy
 from ftc.models import load_metadata, load_tensors, restore_classifier
-from ftc.reporting.tables import losses
+from ftc.reporting.tables import exceptions
 from ftc.results import RunRecord, StageRecord
 from ftc.runs.moved import _kept
 from ftc.runs.outputs import logits_of
@@ -174,8 +174,8 @@ def test_a_model_that_is_worse_than_its_source_is_told_of(record):
         stages = record.stages.model_copy(update={"source": other})
         return record.model_copy(update={"stages": stages, "lost_on_held_out": lost})
 
-    first, second = losses(with_source(1.0, (0.972, 0.51)))
+    first, second = exceptions(with_source(1.0, (0.972, 0.51)))
     assert first.startswith("Fine-tuning made the model worse on held-out seen images (S/F 97.2 % → 51.0 %):")
     best = 100 * oracle.metrics["acc_all"]
     assert f"has Y/Y 100.0 %, more than the fine-tuned one with any γ, {best:.1f} % (by test" in second
-    assert not list(losses(with_source(0.0, None)))
+    assert not list(exceptions(with_source(0.0, None)))

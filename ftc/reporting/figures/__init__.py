@@ -9,18 +9,31 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from ftc.reporting.figures.curve import seen_absent_curve
-from ftc.reporting.figures.epochs import Row, accuracies_over_epochs, logit_scales_over_epochs
+from ftc.reporting.figures.epochs import (
+    Row,
+    accuracies_over_epochs,
+    logit_scales_over_epochs,
+    weight_norms_over_epochs,
+)
+from ftc.reporting.figures.features import class_shift
 from ftc.reporting.figures.gains import gains
+from ftc.reporting.figures.head import head_updates
 from ftc.reporting.figures.reliability import reliability
 from ftc.reporting.figures.style import STYLE, Format, calibrators_of, save
+from ftc.reporting.figures.sweep import ScoreRow, sweep_scores
 from ftc.results import RunRecord
 
 __all__ = [
+    "ScoreRow",
     "accuracies_over_epochs",
+    "class_shift",
     "gains",
+    "head_updates",
     "logit_scales_over_epochs",
     "reliability",
     "seen_absent_curve",
+    "sweep_scores",
+    "weight_norms_over_epochs",
     "write_figures",
 ]
 
@@ -59,7 +72,13 @@ def _figures(record: RunRecord, rows: list[Row]) -> dict[str, Callable[[], Figur
         figures["reliability"] = lambda: reliability(record)
     if record.stages.source is not None:
         figures["gains"] = lambda: gains(record)
+    if record.analyses is not None:
+        figures["class_shift"] = lambda: class_shift(record)
+        if record.analyses.head_updates is not None:
+            figures["head_updates"] = lambda: head_updates(record)
     if rows:
         figures["accuracies"] = lambda: accuracies_over_epochs(record, rows)
         figures["logit_scales"] = lambda: logit_scales_over_epochs(record, rows)
+    if any("head_weight_norm_seen" in row or "head_weight_norm_absent" in row for row in rows):
+        figures["weight_norms"] = lambda: weight_norms_over_epochs(record, rows)
     return figures

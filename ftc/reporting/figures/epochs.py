@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -11,11 +12,13 @@ from ftc.reporting.figures.style import (
     ALL,
     CALIBRATORS,
     LINES,
+    MARKERS,
     NCM,
     ORANGE,
     SEEN,
     calibrators_of,
     legend_below,
+    titled,
 )
 from ftc.reporting.names import stage_title
 from ftc.results import RunRecord
@@ -29,7 +32,7 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     Where only seen classes are validated, the right panel says so: γ can only take from their accuracy.
     """
     figure = Figure(figsize=(10, 4.8), layout="constrained")
-    figure.suptitle(record.name)
+    titled(figure, record.name)
     whole = _has(epochs, "acc_absent")
     left, right = figure.subplots(1, 2, sharey=True)
     for key, label, colour in (
@@ -53,8 +56,15 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     _line(right, epochs, "ncm_acc_all", "NCM on features", NCM, percent=True, style="--")
     right.set(title="All classes, Y/Y" if whole else "Seen classes alone, S/Y: what γ takes from them")
     _finish(left, right)
-    left.set_ylim(0, 102)
+    left.set_ylim(*_percent_limits(left, right))
     return figure
+
+
+def _percent_limits(*panels: Any) -> tuple[float, float]:
+    """Whole tens around all values, with a margin."""
+    values = [float(value) for axes in panels for line in axes.lines for value in line.get_ydata()]
+    low, high = min(values, default=0.0), max(values, default=100.0)
+    return max(10 * math.floor((low - 2) / 10), -2), min(10 * math.ceil((high + 2) / 10), 102)
 
 
 def logit_scales_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
@@ -66,7 +76,7 @@ def logit_scales_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     )
     whole = _has(epochs, *(key for key, _, _ in of_absent))
     figure = Figure(figsize=(10 if whole else 5.4, 4.8), layout="constrained")
-    figure.suptitle(record.name)
+    titled(figure, record.name)
     *others, right = figure.subplots(1, 1 + whole, squeeze=False)[0]
     for left in others:
         for key, label, colour in of_absent:
@@ -82,6 +92,24 @@ def logit_scales_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     return figure
 
 
+def weight_norms_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
+    """Mean norms of the head's rows by epoch, and mean biases if any (the paper, on weight norms)."""
+    kinds = [
+        (kind, title)
+        for kind, title in (("head_weight_norm", "Rows of the head"), ("head_bias", "Biases of the head"))
+        if _has(epochs, f"{kind}_seen", f"{kind}_absent")
+    ]
+    figure = Figure(figsize=(5 * len(kinds) + 0.4 * (len(kinds) == 1), 4.4), layout="constrained")
+    titled(figure, record.name)
+    panels = figure.subplots(1, len(kinds), squeeze=False)[0]
+    for axes, (kind, title) in zip(panels, kinds, strict=True):
+        for group, colour, style in (("seen", SEEN, "-"), ("absent", ABSENT, "--")):
+            _line(axes, epochs, f"{kind}_{group}", f"{group} classes", colour, style=style)
+        axes.set(title=title, ylabel="mean L2 norm" if kind == "head_weight_norm" else "mean bias")
+    _finish(*panels)
+    return figure
+
+
 def _has(epochs: list[Row], *keys: str) -> bool:
     return any(row.get(key) is not None for row in epochs for key in keys)
 
@@ -93,7 +121,8 @@ def _line(
     if points:
         x, y = zip(*points, strict=True)
         scaled = [100 * value for value in y] if percent else y
-        axes.plot(x, scaled, style, color=colour, label=label, marker=".")
+        marker = MARKERS[len(axes.lines) % len(MARKERS)]
+        axes.plot(x, scaled, style, color=colour, label=label, marker=marker, markersize=4)
 
 
 def _finish(*panels: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from ftc.reporting.figures.style import GREEN, GREY, PURPLE, calibrators_of
+from ftc.reporting.figures.style import GREEN, GREY, PURPLE, calibrators_of, titled
 from ftc.reporting.names import stage_title
 from ftc.results import Measured, RunRecord
 
@@ -27,7 +27,7 @@ def reliability(record: RunRecord) -> Figure:
         scaled = calibrated.temperatures["held_out"]
         lines.append((f"the same, T = {scaled.temperature:.2f} fitted on V", scaled, PURPLE, "v"))
     figure = Figure(figsize=(10, 4.8), layout="constrained")
-    figure.suptitle(f"Confidence against accuracy, bins of equal mass\n{record.name}")
+    titled(figure, "Confidence against accuracy, bins of equal mass", record.name)
     groups = [group for group in ("seen", "absent", "all") if group in calibrated.reliability]
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, group in zip(panels, groups, strict=True):

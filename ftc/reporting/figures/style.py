@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal
 
 import matplotlib
@@ -17,7 +18,10 @@ Format = Literal["png", "pdf", "svg"]
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
 NCM = "#56B4E9"
 SEEN, ABSENT, ALL = BLUE, RED, GREY
-CALIBRATORS = [GREEN, PURPLE, ORANGE, "#8C564B", "#F0E442"]
+# The palette's yellow is made darker, since lines in it would hardly show on white.
+CALIBRATORS = [GREEN, PURPLE, ORANGE, "#8C564B", "#B5A400"]
+GROUPS = {"seen": SEEN, "absent": ABSENT, "others": ALL}
+GROUP_MARKERS = {"seen": "o", "absent": "^", "others": "s"}
 LINES = ("-", "--", "-.", ":")
 # Their number differs from that of the colours, so that no two calibrators share both.
 MARKERS = "DsvP^Xd"
@@ -55,6 +59,17 @@ def save(figure: Figure, path: Path) -> None:
 def calibrators_of(record: RunRecord) -> dict[str, StageRecord]:
     """The calibrators of a run by name, without oracles."""
     return {name: stage for name, stage in record.stages.calibrated.items() if stage.lane != "oracle"}
+
+
+def titled(figure: Figure, *lines: str) -> None:
+    """Give a figure a title that is no wider than itself."""
+    width = int(9 * figure.get_figwidth())
+    figure.suptitle("\n".join(fill(line, width) for line in lines))
+
+
+def short(name: str, most: int = 20) -> str:
+    """A class's name, cut where it is long."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def legend_below(axes: Any) -> None:

@@ -228,6 +228,74 @@ class Probabilities(Measured):
     temperatures: dict[str, Scaled]
 
 
+class HeadUpdates(BaseModel):
+    """Directions in which fine-tuning moved the rows of the head, see `ftc.functional.update_cosines`.
+
+    Attributes:
+        within_seen, within_absent, across: mean cosines over pairs of two seen classes, of two absent ones,
+            and of one each; None without pairs.
+        matrix: mean cosines between blocks of consecutive classes, rounded to 3 decimals, at most 100 by 100;
+            None without pairs, as of a class with itself.
+        names: names of the classes in the order of the matrix, seen ones first.
+        num_seen: how many of them are seen.
+        seen_blocks: how many of the matrix's blocks are of seen classes.
+        block: classes a block, 1 for up to 100 classes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    within_seen: float | None
+    within_absent: float | None
+    across: float | None
+    matrix: list[list[float | None]]
+    names: list[str]
+    num_seen: int
+    seen_blocks: int
+    block: int
+
+
+class ClassShift(BaseModel):
+    """The shift of the means of classes' test features, see `ftc.functional.class_shift`.
+
+    Attributes:
+        columns: head columns of the classes with test images, ascending.
+        names: their names.
+        source, fine_tuned: coordinates of their means in the plane in which both models' means vary most.
+        explained: the share of that variance along each coordinate; None where there is none.
+        drift: distance of new to old mean as a multiple of the old means' mean distance to their centre; None
+            where all old means are one.
+        cosine: cosine of new to old mean.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: list[int]
+    names: list[str]
+    source: list[tuple[float, float]]
+    fine_tuned: list[tuple[float, float]]
+    explained: tuple[float | None, float | None]
+    drift: list[float | None]
+    cosine: list[float]
+
+
+class Analyses(BaseModel):
+    """What fine-tuning did to head and features (docs/definitions.md, "Analyses").
+
+    Attributes:
+        head_updates: directions of the updates of the head's rows; None where it moved no row that the source
+            model has.
+        class_shift: the shift of class means.
+        cka: linear CKA of both models' test features, by group of samples: ``all``, ``seen`` and ``absent``;
+            None where features of a group do not vary, or there are none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head_updates: HeadUpdates | None
+    class_shift: ClassShift
+    cka: dict[str, float | None]
+
+
 class RunRecord(BaseModel):
     """The record of a finished run.
 
@@ -255,6 +323,8 @@ class RunRecord(BaseModel):
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.
         checkpoint: SHA-256 of the weights that were evaluated as ``fine_tuned`` without any training; None
             for a run that trained them.
+        analyses: what fine-tuning did to head and features; None where nothing was trained, or in older
+            records.
         per_class: results class by class; None in older records.
         probabilities: how good probabilities are, by stage, see `rows`; None in older records.
         selection: numbers that hyper-parameters may be chosen by, those of `OBJECTIVES` that apply.
@@ -281,6 +351,7 @@ class RunRecord(BaseModel):
     lost_on_held_out: tuple[float, float] | None = None
     feature_drift: dict[str, float | None] = Field(default_factory=dict)
     checkpoint: str | None = None
+    analyses: Analyses | None = None
     per_class: PerClass | None = None
     probabilities: dict[str, Probabilities] | None = None
     selection: dict[str, float | None] = Field(default_factory=dict)

@@ -19,7 +19,7 @@ from ftc.data.groups import notes_on_groups
 from ftc.data.listing import counted
 from ftc.data.readers import check_reader, sample_name
 from ftc.errors import InputError
-from ftc.models import label_names, load_metadata, named_columns
+from ftc.models import begun_columns, label_names, named_columns
 from ftc.partition import SampleList, digest_samples, without
 
 
@@ -178,11 +178,10 @@ def _digest(reader: Reader) -> dict[str, Any]:
 
 
 def _begun(file: str | None) -> set[int]:
-    """The columns in a run's ``source.safetensors`` that images of new classes began; others have none."""
+    """The columns in a file of weights that images of new classes began."""
     if file is None or Path(file).suffix.lower() != ".safetensors":
         return set()
-    identity = load_metadata(Path(file)).get("identity")
-    return set(identity.get("new_columns", ())) if isinstance(identity, dict) else set()
+    return begun_columns(Path(file))
 
 
 def _own_names(config: TrainConfig) -> tuple[str, ...] | None:

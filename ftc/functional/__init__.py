@@ -17,10 +17,12 @@ from ftc.functional.probability import (
     reliability_by_group,
 )
 from ftc.functional.prototypes import align_norms, prototype_head, variance_ratio
+from ftc.functional.representation import class_shift, linear_cka
 from ftc.functional.scale import logit_scale
 from ftc.functional.shares import class_shares
 from ftc.functional.statistics import PoolStatistics, SeenStatistics, pool_statistics, seen_statistics
 from ftc.functional.temperature import fit_temperature, matching_temperature
+from ftc.functional.updates import update_cosines
 from ftc.functional.weights import interpolate_weights
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "class_accuracies",
     "class_means",
     "class_shares",
+    "class_shift",
     "classwise_ece",
     "confusion_changes",
     "cosine_logits",
@@ -44,6 +47,7 @@ __all__ = [
     "fit_temperature",
     "imprinted_columns",
     "interpolate_weights",
+    "linear_cka",
     "logit_gap",
     "logit_scale",
     "logit_sums",
@@ -60,5 +64,6 @@ __all__ = [
     "reliability_by_group",
     "seen_absent_curve",
     "seen_statistics",
+    "update_cosines",
     "variance_ratio",
 ]

@@ -11,8 +11,10 @@ from ftc.models.classifier import (
     pretrained_width,
 )
 from ftc.models.clip import create_clip_classifier
+from ftc.models.heads import head_rows
 from ftc.models.restore import description, restore_classifier
 from ftc.models.weights import (
+    begun_columns,
     cached_tensors,
     checksum,
     copied,
@@ -28,6 +30,7 @@ __all__ = [
     "Classifier",
     "LoadReport",
     "batch_norms",
+    "begun_columns",
     "cached_tensors",
     "checkpoint_gradients",
     "checksum",
@@ -36,6 +39,7 @@ __all__ = [
     "create_clip_classifier",
     "description",
     "fold_calibration",
+    "head_rows",
     "label_names",
     "load_checkpoint",
     "load_metadata",

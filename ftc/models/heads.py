@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -33,3 +35,14 @@ class CosineHead(nn.Linear):
         unit = nn.functional.normalize(features, dim=-1)
         cosine = nn.functional.linear(unit, nn.functional.normalize(self.weight, dim=-1))
         return self.scale * cosine + self.bias
+
+
+def head_rows(state: Mapping[str, Tensor], name: str) -> Tensor:
+    """The rows (C, D) that a head multiplies features with; a cosine head's are unit rows times its scale.
+
+    Args:
+        state: the model's weights.
+        name: name of the head among them.
+    """
+    rows, scale = state[f"{name}.weight"], state.get(f"{name}.scale")
+    return rows if scale is None else scale * nn.functional.normalize(rows, dim=-1)

@@ -65,6 +65,16 @@ def load_metadata(path: Path) -> dict[str, Any]:
     return {name: _parsed(text) for name, text in _texts(path).items() if name != _CHECKSUM}
 
 
+def begun_columns(path: Path) -> set[int]:
+    """The columns in a run's ``source.safetensors`` that images of new classes began; other files have none.
+
+    Raises:
+        InputError: no such file, or no safetensors file.
+    """
+    identity = load_metadata(path).get("identity")
+    return set(identity.get("new_columns", ())) if isinstance(identity, dict) else set()
+
+
 def _texts(path: Path) -> dict[str, str]:
     with _reading(path), safe_open(path, "pt") as file:
         return file.metadata() or {}

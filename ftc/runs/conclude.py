@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ftc.evaluation.analyses import analyses
 from ftc.evaluation.objectives import oracle_scores, seen_only_scores
 from ftc.evaluation.per_class import per_class
 from ftc.evaluation.probabilities import probabilities
@@ -16,7 +17,7 @@ from ftc.export.bundle import write_bundle
 from ftc.functional import SeenStatistics, predicted_columns
 from ftc.functional.gamma import is_no_worse
 from ftc.metrics import FeatureDrift
-from ftc.models import copied
+from ftc.models import begun_columns, copied, head_rows, load_tensors
 from ftc.partition import ClassPartition
 from ftc.results import OwnDomain, Probabilities, RunRecord, StageRecord, StageRecords, nullable, versions
 from ftc.runs.folder import Predictions, by_split
@@ -58,6 +59,8 @@ def conclude(
         predictions = {"source": before["predictions"], "fine_tuned": after["predictions"]}
         records = _stage_records(before, after, moved, list(parts.calibrators), training.module.method.uses)
         deployed = parts.config.calibration.deployed
+        # All processes take part in gathering sharded weights.
+        weights, head = copied(parts.classifier.timm_state_dict()), parts.classifier.head_name
         record = RunRecord(
             experiment=parts.config.name,
             title=parts.config.title(),
@@ -75,6 +78,14 @@ def conclude(
             near_copies=before["near_copies"],
             lost_on_held_out=_lost_on_held_out(training),
             feature_drift=_feature_drift(predictions, parts.partition),
+            analyses=analyses(
+                (before["predictions"]["test"]["features"], test["features"]),
+                test["target"],
+                (head_rows(load_tensors(source_weights), head), head_rows(weights, head)),
+                parts.partition,
+                parts.images.class_names,
+                begun_columns(source_weights),
+            ),
             per_class=per_class(
                 test["logits"],
                 test["target"],
@@ -87,8 +98,6 @@ def conclude(
             selection=_selection(training, records, after["predictions"], moved),
             stages=records,
         )
-        # All processes take part in gathering sharded weights.
-        weights = copied(parts.classifier.timm_state_dict())
         if leads():
             folder.keep_source(source_weights)
             folder.keep_fine_tuned(weights, parts.classifier, parts.images.class_names)

@@ -18,11 +18,12 @@ from ftc.config.check import as_type
 from ftc.config.data import DataConfig
 from ftc.config.node import Node
 from ftc.errors import InputError
+from ftc.evaluation.analyses import analyses
 from ftc.export.bundle import FINE_TUNED_WEIGHTS, SOURCE_WEIGHTS
 from ftc.files import damage
-from ftc.models import load_metadata, load_tensors
+from ftc.models import begun_columns, head_rows, load_metadata, load_tensors
 from ftc.partition import ClassPartition
-from ftc.results import CONFIG_FILE, RunRecord
+from ftc.results import CONFIG_FILE, Analyses, RunRecord
 from ftc.runs.folder import EPOCHS, PREDICTIONS
 
 N = TypeVar("N", bound=Node)
@@ -133,6 +134,28 @@ class FinishedRun:
     def outputs(self) -> SavedOutputs:
         """What the run kept of its models, read anew at every call, because it is large."""
         return SavedOutputs(self.folder)
+
+    def analyses(self) -> Analyses | None:
+        """What fine-tuning did to head and features, computed where an older record lacks it.
+
+        None where nothing was trained, or the run kept no outputs.
+
+        Raises:
+            InputError: a file that the run kept is missing or damaged.
+        """
+        if self.record.analyses is not None or self.record.checkpoint is not None or not self.keeps_outputs:
+            return self.record.analyses
+        source, fine_tuned = (self.folder / name for name in (SOURCE_WEIGHTS, FINE_TUNED_WEIGHTS))
+        outputs, described = self.outputs(), load_metadata(fine_tuned)
+        head = described["head"]
+        return analyses(
+            (outputs.of("source", "test", "features"), outputs.of("fine_tuned", "test", "features")),
+            outputs.of("fine_tuned", "test", "target"),
+            (head_rows(load_tensors(source), head), head_rows(load_tensors(fine_tuned), head)),
+            self.partition,
+            described["class_names"],
+            begun_columns(source),
+        )
 
     def epochs(self) -> list[dict[str, Any]]:
         """One row for each epoch, the source model (−1) first: scalars, and the curve as ``curve_…`` lists.

@@ -8,6 +8,9 @@ import json
 import pytest
 from PIL import Image
 
+from ftc.functional import update_cosines
+from ftc.models import load_tensors
+from ftc.results import RunRecord
 from tests.commands import run_module, run_train
 from tests.interruption import TINY
 
@@ -29,6 +32,14 @@ def test_pre_trained_linear_heads_are_no_cosine_heads(home):
     assert done.stderr.startswith(
         "ftc: error: model.head=cosine: pre-trained weights come with a linear head"
     )
+
+
+def test_updates_of_its_rows_are_those_of_directions(home):
+    record = RunRecord.read(home / "run")
+    heads = [load_tensors(home / "run" / f"{name}.safetensors") for name in ("source", "fine_tuned")]
+    rows = [h["fc.scale"] * h["fc.weight"] / h["fc.weight"].norm(dim=1, keepdim=True) for h in heads]
+    found = update_cosines(*rows, record.partition.seen, record.partition.absent)
+    assert record.analyses.head_updates.across == pytest.approx(found.across, abs=1e-5)
 
 
 def test_formats_but_timm_have_it(home):

@@ -49,6 +49,9 @@ def test_linear_probe_moves_the_head_alone(probe):
         },
         abs=1e-6,
     )
+    assert record.analyses.cka == pytest.approx({"all": 1.0, "seen": 1.0, "absent": 1.0})
+    assert record.analyses.class_shift.drift == pytest.approx([0.0] * 10, abs=1e-6)
+    assert record.analyses.head_updates.across < 0
 
 
 @pytest.mark.slow

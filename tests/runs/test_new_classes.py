@@ -70,6 +70,10 @@ def test_what_the_new_columns_come_from_is_said(run):
     assert record.partition.seen == (7, 8, 9) and record.partition.absent == tuple(range(7))
     assert record.stages.source.uses == ("source domain", "seen train")
     assert set(record.stages.calibrated) == {"alg", "prior_matched", "margin_mixture", "oracle"}
+    # No source model ever had the rows of new classes.
+    assert record.analyses.head_updates.names == [str(digit) for digit in range(7)]
+    assert record.analyses.head_updates.num_seen == 0 and record.analyses.head_updates.across is None
+    assert len(record.analyses.class_shift.names) == 10
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from ftc.models.classifier import (
     pretrained_width,
 )
 from ftc.models.clip import create_clip_classifier
+from ftc.models.mlp import SmallMLP
 from ftc.models.restore import description, restore_classifier
 from ftc.models.weights import (
     cached_tensors,
@@ -22,11 +23,13 @@ from ftc.models.weights import (
     load_weights,
     other_weights,
     save_weights,
+    tensor_shape,
 )
 
 __all__ = [
     "Classifier",
     "LoadReport",
+    "SmallMLP",
     "batch_norms",
     "cached_tensors",
     "checkpoint_gradients",
@@ -47,4 +50,5 @@ __all__ = [
     "pretrained_width",
     "restore_classifier",
     "save_weights",
+    "tensor_shape",
 ]

@@ -62,7 +62,7 @@ def feature_planes(
     """
     width = max(map(len, rows.values()))
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(2.9 * width + 0.4, 3.2 * len(rows) + 0.9), layout="constrained")
+        figure = Figure(figsize=(2.9 * width + 0.4, 2.95 * len(rows) + 1.1), layout="constrained")
         drawn = len(_some(len(target)))
         some = "" if drawn == len(target) else f", {drawn:,} of {len(target):,} points"
         figure.suptitle(f"{title}{some}")

@@ -3,12 +3,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 RUNS   ?= outputs/sweeps/methods
+# The sweeps of the paper's figures.
+SWEEPS := num_seen partitions heads trained_parts optimizers
+REPORT  = $(BIN)/python -m ftc.report page=false
 # What is installed: the experiment's own packages, or everything that development needs.
 DIGITS := $(VENV)/.digits
 DEV    := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format study bench clean
+.PHONY: help train test test-all lint format table figures study bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +43,22 @@ lint: $(DEV)  ## Check format, style and types
 format: $(DEV)  ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+table: $(DIGITS)  ## Run three partitions of the digits and reprint the README's table of them
+	$(BIN)/python -m ftc.train -m partition.seed=0,1,2 hydra.sweep.dir=outputs/sweeps/readme logger=csv >&2
+	@$(REPORT) outputs/sweeps/readme to=outputs/reports/readme figures=[] \
+	  metrics=[acc_all,acc_seen,acc_absent,acc_absent_within,harmonic,ausuc] $(ARGS)
+
+# One thread a job: numbers do not depend on how many cores there are.
+figures: $(DEV)  ## Run everything that a figure of the docs shows, 80 runs, and draw them all into docs/figures
+	$(BIN)/python -m ftc.train run_dir=outputs/digits
+	$(BIN)/python -m ftc.train experiment=toy run_dir=outputs/toy
+	for name in $(SWEEPS); do OMP_NUM_THREADS=1 $(BIN)/python -m ftc.train sweep=$$name \
+	  hydra.sweep.dir=outputs/sweeps/$$name hydra/launcher=joblib logger=csv || exit 1; done
+	mkdir -p docs/figures
+	for name in digits toy $(addprefix sweeps/,$(SWEEPS)); do report=outputs/reports/$${name##*/}; \
+	  $(REPORT) outputs/$$name to=$$report figures=[png] >/dev/null || exit 1; \
+	  for path in $$report/figures/*.png; do cp $$path docs/figures/$${name##*/}_$${path##*/}; done; done
 
 study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=outputs/sweeps/methods)
 	$(BIN)/python -m ftc.compare runs=$(RUNS) methods=true $(ARGS)

@@ -317,7 +317,8 @@ class RunRecord(BaseModel):
             there is no model to deploy.
         own_domain: the source model on its own domain; None where that was not measured.
         near_copies: share of the held-out seen images V that are nearly an image that is trained on, see
-            `ftc.functional.near_copies`; None where there are none held out.
+            `ftc.functional.near_copies`; None where there are none held out, or features
+            have too few directions to tell.
         lost_on_held_out: Acc_{S/F} on held-out seen samples, a fraction, of the source and of the fine-tuned
             model, where the latter is worse by more than chance; None elsewhere.
         feature_drift: how far fine-tuning moved the features of test images, see `ftc.metrics.FeatureDrift`.

@@ -54,6 +54,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluate": {"cli"},
     "calibrate": {"cli"},
     "compare": {"cli"},
+    "report": {"cli"},
     "deploy": {"cli"},
     "predict": {"cli"},
     "prepare": {"benchmarks", "cli", "errors", "files"},

@@ -38,7 +38,7 @@ from ftc.config.check import at_home, check
 from ftc.config.commands import CalibrateConfig, EvaluateConfig, JobConfig, TrainConfig
 from ftc.config.deployment import DeployConfig, PredictConfig
 from ftc.config.node import Node
-from ftc.config.reports import CompareConfig
+from ftc.config.reports import CompareConfig, ReportConfig
 from ftc.errors import InputError
 from ftc.files import digest
 from ftc.results import OBJECTIVES
@@ -48,6 +48,7 @@ KINDS: dict[str, type[Node]] = {
     "evaluate": EvaluateConfig,
     "calibrate": CalibrateConfig,
     "compare": CompareConfig,
+    "report": ReportConfig,
     "deploy": DeployConfig,
     "predict": PredictConfig,
 }

@@ -40,7 +40,11 @@ def named(arguments: list[str], key: str | None) -> list[str]:
         is_word = not argument.startswith(("-", "~", "+")) and before not in _FLAGS
         is_word = is_word and (Path(argument).exists() or "=" not in argument)
         (words if is_word else others).append(argument)
-    return [*others, f"{key}=[{','.join(map(quoted, words))}]"] if words else others
+    return [*others, f"{key}=[{','.join(map(_in_a_list, words))}]"] if words else others
+
+
+def _in_a_list(word: str) -> str:
+    return word if re.fullmatch(r"[\w./-]+", word) else quoted(word)
 
 
 def spelt(argument: str, groups: Path | None) -> list[str]:

@@ -12,6 +12,7 @@ from ftc.models.classifier import (
 )
 from ftc.models.clip import create_clip_classifier
 from ftc.models.heads import head_rows
+from ftc.models.mlp import SmallMLP
 from ftc.models.restore import description, restore_classifier
 from ftc.models.weights import (
     begun_columns,
@@ -24,11 +25,13 @@ from ftc.models.weights import (
     load_weights,
     other_weights,
     save_weights,
+    tensor_shape,
 )
 
 __all__ = [
     "Classifier",
     "LoadReport",
+    "SmallMLP",
     "batch_norms",
     "begun_columns",
     "cached_tensors",
@@ -51,4 +54,5 @@ __all__ = [
     "pretrained_width",
     "restore_classifier",
     "save_weights",
+    "tensor_shape",
 ]

@@ -75,6 +75,16 @@ def begun_columns(path: Path) -> set[int]:
     return set(identity.get("new_columns", ())) if isinstance(identity, dict) else set()
 
 
+def tensor_shape(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of a tensor of a safetensors file, which is not loaded.
+
+    Raises:
+        InputError: no such file, no safetensors file, or one without that tensor.
+    """
+    with _reading(path), safe_open(path, "pt") as file:
+        return tuple(file.get_slice(name).get_shape())
+
+
 def _texts(path: Path) -> dict[str, str]:
     with _reading(path), safe_open(path, "pt") as file:
         return file.metadata() or {}

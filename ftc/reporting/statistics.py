@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from statistics import fmean, stdev
 
 import numpy as np
@@ -66,11 +67,15 @@ def bootstrap_mean(
     """
     if len(values) < 2 or not replicates:
         return None
-    drawn = np.random.default_rng(seed).integers(0, len(values), (replicates, len(values)))
-    means = np.asarray(values, dtype=np.float64)[drawn].mean(1)
+    means = np.asarray(values, dtype=np.float64)[_drawn(len(values), replicates, seed)].mean(1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def _drawn(count: int, replicates: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, count, (replicates, count))
 
 
 def sign_flip(differences: Sequence[float], seed: int = 0) -> float | None:

@@ -64,7 +64,10 @@ def collect(folders: Sequence[Path]) -> Collected:
                 left_out[place.resolve()] = LeftOut(str(place), reason)
     if not runs:
         named = ",".join(map(str, folders))
-        raise InputError(f"runs={named}: no finished run below it; name a run's folder, or a sweep's")
+        reasons = "".join(f" ({left.name}: {left.reason})" for left in list(left_out.values())[:1])
+        raise InputError(
+            f"runs={named}: no finished run below it{reasons}; name a run's folder, or a sweep's"
+        )
     # Partitions that were not drawn have no seed; they come first.
     ordered = sorted(
         runs.values(),

@@ -20,7 +20,9 @@ from ftc.metrics import FeatureDrift
 from ftc.models import begun_columns, copied, head_rows, load_tensors
 from ftc.partition import ClassPartition
 from ftc.results import OwnDomain, Probabilities, RunRecord, StageRecord, StageRecords, nullable, versions
+from ftc.runs.finished import FinishedRun
 from ftc.runs.folder import Predictions, by_split
+from ftc.runs.planes import plane_figures
 from ftc.runs.processes import leads
 from ftc.runs.stages import Stages
 from ftc.runs.training import Training
@@ -107,6 +109,8 @@ def conclude(
             folder.keep_predictions({**predictions, **of_moved}, record)
             folder.keep_epochs(callback.history, record)
             folder.keep_per_class(record)
+            finished = FinishedRun(folder.path, record, parts.config.model_dump())
+            folder.keep_drawn(plane_figures(finished))
     record = record.model_copy(update={"timing": stages.timing})
     if leads():
         folder.finish(record)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from ftc.export.bundle import FINE_TUNED_WEIGHTS, HEADS, SOURCE_WEIGHTS
 from ftc.files import damage, flush, remove_parts, written_whole
 from ftc.models import Classifier, description, save_weights
 from ftc.partition import PartitionManifest
-from ftc.reporting.figures import write_figures
+from ftc.reporting.figures import write_drawn, write_figures
 from ftc.reporting.tables import print_record
 from ftc.results import CONFIG_FILE, CURVE_FIELDS, FILE_NAME, RunRecord
 
@@ -237,6 +238,10 @@ class RunFolder:
     def keep_figures(self, record: RunRecord) -> None:
         """Write ``figures/`` of a record without epochs."""
         write_figures(self.path / "figures", record)
+
+    def keep_drawn(self, figures: Mapping[str, Figure]) -> None:
+        """Write figures that are drawn already to ``figures/``, by name."""
+        write_drawn(self.path / "figures", figures)
 
     def keep_per_class(self, record: RunRecord) -> None:
         """Write ``per_class.csv``: one row a class, with its accuracies in fractions."""

@@ -11,7 +11,7 @@ from ftc.config.commands import NOT_COMPUTED
 from ftc.errors import InputError
 from ftc.runs.finished import NUM_SEEN, FinishedRun
 
-METHOD = "method"
+METHOD, NAME = "method", "name"
 
 # What repeats a measurement instead of changing what is measured, and what is only shown or stored.
 _REPEATS = ("seed", "partition.seed", "partition.seen", "partition.absent", "partition.file", "source.seed")
@@ -20,9 +20,9 @@ _SHOWN = (
     *("calibration.bootstrap", "paper_repo", "fold", "data.root", "data.num_workers"),
 )
 # Keys that say most about a run come first; one that they determine is left out.
-_FIRST = ("name", "data.label", "partition.kind", NUM_SEEN, METHOD)
+_FIRST = (NAME, "partition.kind", NUM_SEEN, METHOD)
 # Runs that agree in these are evaluated on the same images and classes, so that their rows compare.
-_TASK = ("name", "data", "partition", NUM_SEEN)
+_TASK = (NAME, "data", "partition", NUM_SEEN)
 
 
 @frozen
@@ -66,11 +66,19 @@ def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> list[Group]:
     return [Group(dict(zip(keys, values, strict=True)), tuple(found[values])) for values in order]
 
 
+def told_apart(runs: Sequence[FinishedRun]) -> list[dict[str, str]]:
+    """For each run the values in which it differs from others, seeds among them."""
+    values = {id(run): group.values for group in grouped(runs) for run in group.runs}
+    seeds = [key for key in _REPEATS if len({run.value(key) for run in runs}) > 1]
+    return [{**values[id(run)], **{key: run.value(key) or "–" for key in seeds}} for run in runs]
+
+
 def _described(run: FinishedRun) -> dict[str, str]:
-    """The values that may tell a run from others, as text, by dotted key."""
+    """The values that may tell a run from others, as text, by dotted key; a name has its data's behind it."""
     found = dict(_leaves(run.config, ""))
     used = (run.config.get("calibration") or {}).get("use") or []
     kept = tuple(f"calibration.calibrators.{name}." for name in used)
+    name = " ".join(found[key] for key in (NAME, "data.label") if found.get(key, "null") != "null")
     return {
         METHOD: run.record.method or "no training",
         NUM_SEEN: str(len(run.partition.seen)),
@@ -80,6 +88,7 @@ def _described(run: FinishedRun) -> dict[str, str]:
             if not _below(key, (*NOT_COMPUTED, *_REPEATS, *_SHOWN))
             and (not key.startswith("calibration.calibrators.") or key.startswith(kept))
         },
+        NAME: name,
     }
 
 

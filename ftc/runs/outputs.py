@@ -20,12 +20,14 @@ from ftc.partition import PartitionManifest
 from ftc.runs.finished import FinishedRun
 from ftc.runs.folder import PARTITION_FILE
 
+Split = Literal["source", "train", "val", "test", "pool"]
+
 # Images that a model is given at a time.
 _BATCH = 64
 
 
-def images_of(run: FinishedRun, split: Literal["test", "val", "pool", "train"], allowed: list[str]) -> Reader:
-    """The images of a split of a run's target domain, labelled by head column.
+def images_of(run: FinishedRun, split: Split, allowed: list[str]) -> Reader:
+    """The images of a reader of a run, labelled by head column.
 
     Args:
         run: the finished run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
@@ -11,6 +12,7 @@ from attrs import evolve, frozen
 
 from ftc.config.reports import ReportConfig
 from ftc.errors import InputError
+from ftc.reporting.figures import ScoreRow
 from ftc.reporting.names import stage_title
 from ftc.reporting.statistics import Replication, bootstrap_mean, replication, sign_flip
 from ftc.reporting.table import Cell, Grid, signed
@@ -27,7 +29,7 @@ Unit = tuple[str, Any]
 _Numbers = dict[Unit, dict[Any, list[float]]]
 
 
-@frozen
+@frozen(eq=False, slots=False)
 class Row:
     """One row of the table of scores: a stage of a group's runs.
 
@@ -50,22 +52,32 @@ class Row:
         """The row's values, its stage among them."""
         return {**self.group.values, STAGE: self.stage}
 
+    @cached_property
+    def _stages(self) -> list[tuple[FinishedRun, StageRecord]]:
+        """The runs that have the stage, and it."""
+        found = ((run, dict(run.record.rows()).get(self.stage)) for run in self.group.runs)
+        return [(run, stage) for run, stage in found if stage is not None]
+
+    @cached_property
+    def _replications(self) -> dict[str, Replication | None]:
+        return {}
+
     def numbers(self, metric: str) -> _Numbers:
         """A metric, or ``gamma``, by unit and training seed; fractions, or logits."""
         found: _Numbers = {}
-        for run in self.group.runs:
-            stage = dict(run.record.rows()).get(self.stage)
-            value = None if stage is None else _value(stage, metric)
+        for run, stage in self._stages:
+            value = _value(stage, metric)
             if value is not None:
                 found.setdefault(_unit(run), {}).setdefault(run.record.seed, []).append(value)
         return found
 
-    def replication(self, metric: str, scale: float = 100) -> Replication | None:
-        """The metric over partitions and seeds, in percent; None where no run has it."""
-        found = self.numbers(metric)
-        if not found:
-            return None
-        return replication({str(u): [scale * fmean(v) for v in seeds.values()] for u, seeds in found.items()})
+    def replication(self, metric: str) -> Replication | None:
+        """The metric over partitions and seeds, in percent, or γ in logits; None where no run has it."""
+        if metric not in self._replications:
+            found, scale = self.numbers(metric), 1 if metric == "gamma" else 100
+            by_unit = {str(u): [scale * fmean(v) for v in of_unit.values()] for u, of_unit in found.items()}
+            self._replications[metric] = replication(by_unit) if found else None
+        return self._replications[metric]
 
 
 def _value(stage: StageRecord, metric: str) -> float | None:
@@ -79,16 +91,8 @@ def _unit(run: FinishedRun) -> Unit:
     return run.record.partition.sha256, source.get("seed") if isinstance(source, Mapping) else None
 
 
-def rows_of(groups: Sequence[Group], stages: Sequence[str] = ()) -> list[Row]:
-    """All rows: by group source, fine-tuned, calibrators lane by lane, oracles.
-
-    Args:
-        groups: the groups.
-        stages: the stages to keep; none for all.
-
-    Raises:
-        InputError: no run has one of ``stages``.
-    """
+def rows_of(groups: Sequence[Group]) -> list[Row]:
+    """All rows: by group source, fine-tuned, calibrators lane by lane, oracles."""
     found = []
     for group in groups:
         named: dict[str, StageRecord] = {}
@@ -101,11 +105,20 @@ def rows_of(groups: Sequence[Group], stages: Sequence[str] = ()) -> list[Row]:
             bound = stage.lane == "oracle" or (name != "source" and method.startswith("oracle"))
             title = stage_title(name, stage)
             found.append(Row(group, name, f"+ {title}" if stage.lane else title, stage.lane, bound))
-    known = {row.stage for row in found}
+    return found
+
+
+def _shown(rows: Sequence[Row], stages: Sequence[str]) -> list[Row]:
+    """The rows of the stages that are asked for, all where none is.
+
+    Raises:
+        InputError: no run has one of them.
+    """
+    known = {row.stage for row in rows}
     for name in stages:
         if name not in known:
             raise InputError(f"stages=[{name}]: no run has it; choose from {', '.join(sorted(known))}")
-    return [row for row in found if not stages or row.stage in stages]
+    return [row for row in rows if not stages or row.stage in stages]
 
 
 def score_tables(groups: Sequence[Group], config: ReportConfig) -> Iterator[Grid]:
@@ -114,9 +127,10 @@ def score_tables(groups: Sequence[Group], config: ReportConfig) -> Iterator[Grid
     Raises:
         InputError: a stage or a baseline that no run has.
     """
-    rows = rows_of(groups, config.stages)
-    metrics = [m for m in config.metrics if any(row.numbers(m) for row in rows)]
-    differ = _differences(rows_of(groups), config.baseline)
+    everyone = rows_of(groups)
+    rows = _shown(everyone, config.stages)
+    metrics = [m for m in config.metrics if any(row.replication(m) for row in rows)]
+    differ = _differences(everyone, config.baseline)
     found = [lane for lane in LANES if lane != "oracle" and any(row.lane == lane for row in rows)]
     lanes: list[Lane | None] = [*found] or [None]
     for lane in lanes:
@@ -171,7 +185,7 @@ class _Table:
 
         def cells(row: Row) -> list[Cell]:
             scored = [_mean(row, m, best.get((row.group.task, m))) for m in self.metrics]
-            gamma = _mean(row, "gamma", None, scale=1, digits=2)
+            gamma = _mean(row, "gamma", None, digits=2)
             found = row.replication(self.metrics[0]) if self.metrics else None
             return [*scored, gamma, Cell("–" if found is None else _count(found))]
 
@@ -228,8 +242,8 @@ def _count(found: Replication) -> str:
     return str(found.runs) if alone else f"{found.runs} ({found.partitions})"
 
 
-def _mean(row: Row, metric: str, best: float | None, scale: float = 100, digits: int = 1) -> Cell:
-    found = row.replication(metric, scale)
+def _mean(row: Row, metric: str, best: float | None, digits: int = 1) -> Cell:
+    found = row.replication(metric)
     if found is None:
         return Cell("–")
     text = f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}")
@@ -242,7 +256,7 @@ def _mean(row: Row, metric: str, best: float | None, scale: float = 100, digits:
         "runs": found.runs,
     }
     is_best = best is not None and not row.bound and found.mean >= best
-    unit = "percent" if scale == 100 else "logits"
+    unit = "logits" if metric == "gamma" else "percent"
     return Cell(text.replace("-", "−"), numbers, unit, is_best, row.bound)
 
 
@@ -299,3 +313,21 @@ def _difference(row: Row, other: Row, metric: str) -> Cell:
     text = signed(mean) if error is None else f"{signed(mean)} ± {error:.1f} ({p:.2g})"
     numbers = {"difference": mean, "standard_error": error, "p": p if error is not None else None}
     return Cell(text, {**numbers, "pairs": len(points)}, "points", bound=row.bound)
+
+
+def score_rows(groups: Sequence[Group], metric: str, stages: Sequence[str]) -> list[ScoreRow]:
+    """What a figure of a sweep is drawn from: means ± standard deviation, as fractions.
+
+    Args:
+        groups: the groups.
+        metric: the metric.
+        stages: the rows to draw; those that no run has are left out.
+    """
+    found = []
+    for row in rows_of(groups):
+        scores = row.replication(metric) if row.stage in stages else None
+        if scores is not None:
+            mean, std = scores.mean / 100, None if scores.std is None else scores.std / 100
+            drawn = ScoreRow(row.group.values, row.stage, row.title, mean, None, None, scores.runs)
+            found.append(drawn if std is None else evolve(drawn, low=mean - std, high=mean + std))
+    return found

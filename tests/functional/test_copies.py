@@ -51,3 +51,8 @@ def test_classes_without_two_training_images_are_left_out():
     assert math.isnan(near_copies(features[:0], target[:0], features, target))
     some = torch.tensor([0, 5, 10, 1])
     assert near_copies(features[some], target[some], features[some], target[some]) == 1
+
+
+def test_few_directions_cannot_tell():
+    features, target = domain(0, 200, size=2)
+    assert math.isnan(near_copies(features, target, *domain(1, 500, size=2)))

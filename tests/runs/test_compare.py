@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -202,3 +204,75 @@ def test_wrong_folders_get_one_line(tmp_path, arguments, message):
     result = run_module("compare", tmp_path, *arguments)
     assert result.returncode == 2
     assert result.stderr.startswith(f"ftc: error: {message}")
+
+
+def test_a_report_of_a_sweep_is_tables_figures_and_a_page(sweep, tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.yaml").write_text("name: digits\n")
+    result = run_module(
+        "report", sweep.parent, "sweep", str(tmp_path), f"to={tmp_path}/report", "figures=[svg]"
+    )
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "report"
+    assert result.stdout == (folder / "tables.md").read_text() + "\n"
+    assert f"- {tmp_path}/unfinished: unfinished" in result.stdout
+    assert re.match(
+        r"<!-- command: python -m ftc.report .*; ftc: .*; runs: 2, sha256 \w{16} -->", result.stdout
+    )
+    scores = [run.record.stages.calibrated["alg"].metrics["acc_all"] for run in read_runs(sweep)]
+    with (folder / "tables.csv").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("# ")))
+    (of_alg,) = (r for r in rows if (r["model"], r["column"], r["std"] != "") == ("+ ALG", "Y/Y", True))
+    assert float(of_alg["mean"]) == pytest.approx(50 * sum(scores))
+    assert float(of_alg["std"]) == pytest.approx(100 * abs(scores[0] - scores[1]) / 2**0.5)
+    table = pq.read_table(folder / "tables.parquet")
+    assert table.num_rows == len(rows)
+    assert table.schema.metadata[b"ftc.runs"].startswith(b"2, sha256")
+    assert f"+ ALG & {100 * sum(scores) / 2:.1f}" in (folder / "tables.tex").read_text()
+    assert (folder / "report.html").stat().st_size < 1_000_000
+    # One group alone has nothing over which to draw.
+    assert not (folder / "figures").exists()
+
+
+def test_a_report_of_groups_and_of_a_single_run_has_figures(sweep):
+    by = ("by=[partition.seed]", "page=false", "figures=[png]", "stages=[source,alg,oracle]", "to=by")
+    result = run_module("report", sweep.parent, "sweep", *by)
+    assert result.returncode == 0, result.stderr
+    assert "| seed | model | Y/Y |" in result.stdout
+    assert "| 1 | + ALG |" in result.stdout and "fine-tuned |" not in result.stdout.split("###")[1]
+    drawn = {path.name for path in (sweep.parent / "by" / "figures").iterdir()}
+    assert drawn == {"acc_all_by_seed.png", "ausuc_by_seed.png"}
+    (run, _) = read_runs(sweep)
+    single = run_module("report", sweep.parent, str(run.folder), "page=false", "figures=[png,pdf]", "to=one")
+    assert single.returncode == 0, single.stderr
+    drawn = {path.name for path in (sweep.parent / "one" / "figures").iterdir()}
+    assert {"head_updates.pdf", "class_shift.png", "seen_absent_curve.pdf", "weight_norms.png"} <= drawn
+
+
+def test_comparisons_are_views_of_a_report(sweep):
+    view = ("view=estimators", "page=false", "figures=[]", "chosen_on=[0]", "to=view")
+    result = run_module("report", sweep.parent, "sweep", *view)
+    assert result.returncode == 0, result.stderr
+    compared = run_module("compare", sweep.parent, "runs=sweep", "chosen_on=[0]")
+    tables = [block for block in compared.stdout.split("\n\n") if block.startswith("| ")]
+    assert len(tables) == 2 and all(table in result.stdout for table in tables)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "runs=nowhere: no such folder"),
+        (["runs=[nowhere]"], "runs=nowhere: no such folder"),
+        (["."], "runs=.: no finished run below it"),
+        (["sweep", "metrics=[acc]"], "metrics=[acc]: no such metric; choose from acc_all"),
+        (["sweep", "stages=[pcv]"], "stages=[pcv]: no run has it; choose from alg, fine_tuned"),
+        (["sweep", "to=sweep/sweep.csv"], "to=sweep/sweep.csv: is a file; name a folder"),
+    ],
+)
+def test_reports_on_nothing_get_one_line_and_write_nothing(sweep, tmp_path, arguments, message):
+    home = sweep.parent if "sweep" in arguments else tmp_path
+    before = sorted(home.rglob("*"))
+    result = run_module("report", home, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"ftc: error: {message}"), result.stderr
+    assert sorted(home.rglob("*")) == before

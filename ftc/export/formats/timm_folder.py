@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import timm
+
 from ftc.export.facts import Facts
 from ftc.export.formats.base import Deployment, Format, quoted, source_of_pixels
 from ftc.files import written_whole
@@ -26,6 +28,9 @@ class TimmFolder(Format):
         origin = classifier.origin
         if origin is None or origin["kind"] != "timm":
             return "timm has no such model"
+        # Whoever imports a package that registers models, as ftc does, has more than timm alone.
+        if not timm.model_entrypoint(origin["architecture"]).__module__.startswith("timm."):
+            return f"{origin['architecture']} is no model of timm's own"
         return None if origin["head"] == "linear" else f"timm has no {origin['head']} head"
 
     def write(self, deployment: Deployment, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -34,7 +34,9 @@ __all__ = [
     "seen_absent_curve",
     "sweep_scores",
     "weight_norms_over_epochs",
+    "write_drawn",
     "write_figures",
+    "write_sweep_figure",
 ]
 
 
@@ -61,6 +63,28 @@ def write_figures(
                 paths.append(folder / f"{name}.{kind}")
                 save(figure, paths[-1])
     return paths
+
+
+def write_drawn(folder: Path, figures: Mapping[str, Figure], formats: Sequence[Format] = ("png",)) -> None:
+    """Write figures, by name, into a folder."""
+    for name, figure in figures.items():
+        for kind in formats:
+            save(figure, folder / f"{name}.{kind}")
+
+
+def write_sweep_figure(
+    path: Path,
+    rows: Sequence[ScoreRow],
+    x: str,
+    series: str | None,
+    metric: str,
+    formats: Sequence[Format] = ("png",),
+) -> None:
+    """Draw `sweep_scores` into files that have the path's name and the formats' suffixes."""
+    with matplotlib.rc_context(STYLE):
+        figure = sweep_scores(rows, x, series, metric)
+        for kind in formats:
+            save(figure, path.with_name(f"{path.name}.{kind}"))
 
 
 def _figures(record: RunRecord, rows: list[Row]) -> dict[str, Callable[[], Figure]]:

@@ -73,15 +73,17 @@ def _curves(record: RunRecord) -> list[_Curve]:
     return [
         _Curve(
             f"{name}, AUSUC {100 * (stage.metrics['ausuc'] or 0.0):.1f}",
-            *(
-                np.array([100 * (value or 0.0) for value in stage.curve[f"acc_{group}"]])
-                for group in ("seen", "absent")
-            ),
+            _percent(stage.curve["acc_seen"]),
+            _percent(stage.curve["acc_absent"]),
             look,
         )
         for name, stage, look in _models(record)
         if stage.curve is not None and None not in stage.curve["acc_absent"]
     ]
+
+
+def _percent(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([100 * (value or 0.0) for value in values])
 
 
 def _markers(record: RunRecord) -> list[_Marker]:

@@ -37,7 +37,8 @@ def gains(record: RunRecord) -> Figure:
     names = {metric: METRICS[metric] for metric in _METRICS}
     axes.set_xticks(range(len(_METRICS)), list(names.values()), fontsize=11)
     axes.grid(axis="x", visible=False)
-    top = max((bar.get_height() for bar in axes.patches), default=100.0)
+    bars: list[Any] = list(axes.patches)
+    top = max((bar.get_height() for bar in bars), default=100.0)
     axes.set(ylabel="accuracy (%)", ylim=(0, top + 12), yticks=range(0, int(top) + 1, 10))
     if missing:
         axes.set_xlabel(f"not measured in this run: {', '.join(missing)}", fontsize=9)

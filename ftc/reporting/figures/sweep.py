@@ -45,7 +45,7 @@ class ScoreRow:
     n: int
 
 
-def sweep_scores(rows: Sequence[ScoreRow], x: str, series: str | None, metric: str, title: str) -> Figure:
+def sweep_scores(rows: Sequence[ScoreRow], x: str, series: str | None, metric: str) -> Figure:
     """A score over a key, a line for each value of another key and stage (the paper's ablations).
 
     Numbers stand on a linear axis, or a logarithmic one where they span a factor of 30; names stand side by
@@ -57,7 +57,6 @@ def sweep_scores(rows: Sequence[ScoreRow], x: str, series: str | None, metric: s
         x: key of the horizontal axis.
         series: key that tells lines apart; None for stages alone.
         metric: the score's name.
-        title: the figure's title.
     """
     lines: dict[Line, list[ScoreRow]] = {}
     for row in rows:
@@ -79,11 +78,15 @@ def sweep_scores(rows: Sequence[ScoreRow], x: str, series: str | None, metric: s
             spread = 0.0 if _numeric(places) else 0.12 * (number - (len(drawn) - 1) / 2)
             _draw(axes, found, x, metric, places, spread, index, ", ".join(parts))
         if len(panels) > 1:
-            axes.set_title(f"{readable(series or '')} = {shown[0]}", fontsize=10)
+            axes.set_title(shown[0], fontsize=10)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
-    _finish(figure, grid, places, x, metric, rows, title)
+    _finish(figure, grid, places, x, metric, rows)
     return figure
+
+
+def _short(key: str) -> str:
+    return readable(key.rpartition(".")[-1])
 
 
 def _places(values: Sequence[str]) -> dict[str, float | None]:
@@ -93,7 +96,7 @@ def _places(values: Sequence[str]) -> dict[str, float | None]:
         numbers = {value: float(value) for value in distinct}
     except ValueError:
         return dict.fromkeys(distinct)
-    return dict(sorted(numbers.items(), key=lambda item: item[1]))
+    return {value: numbers[value] for value in sorted(numbers, key=numbers.__getitem__)}
 
 
 def _numeric(places: Mapping[str, float | None]) -> bool:
@@ -136,7 +139,6 @@ def _finish(
     x: str,
     metric: str,
     rows: Sequence[ScoreRow],
-    title: str,
 ) -> None:
     numbers = [number for number in places.values() if number is not None]
     for axes in grid.flat:
@@ -153,9 +155,12 @@ def _finish(
     unit = f"{METRICS[metric]} (%)" if metric in METRICS else readable(metric)
     counts = sorted({row.n for row in rows})
     runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    figure.supxlabel(readable(x), fontsize=10)
+    for axes in grid[-1]:
+        axes.set_xlabel(_short(x))
     figure.supylabel(unit, fontsize=10)
-    titled(figure, title, f"a marker is the mean of {runs} run{'s' * (runs != '1')}")
+    spread = ", bars are ± a standard deviation" * any(row.low is not None for row in rows)
+    noun = "run" if runs == "1" else f"mean of {runs} runs"
+    titled(figure, f"{METRICS.get(metric, metric)} by {_short(x)}", f"a marker is a {noun}{spread}")
     handles, labels = grid.flat[0].get_legend_handles_labels()
     if any(labels):
         figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))

@@ -229,7 +229,9 @@ function ticksBetween(low, high, most) {
 // An empty chart in a box: axes, and functions X and Y from values to pixels.
 function chart(box, { title, about, height, x, y, xLabel, yLabel, inPercent = [false, false], label = String }) {
   const width = Math.max(box.clientWidth, 240);
-  const room = { left: 46, right: 14, top: 22, bottom: 42 };
+  // Where it is narrow, the legend has a line of its own below the axis' name.
+  const legendAt = width < 480 ? 28 : 10;
+  const room = { left: 46, right: 14, top: legendAt + 12, bottom: 42 };
   const X = (value) => room.left + ((value - x[0]) / (x[1] - x[0])) * (width - room.left - room.right);
   const Y = (value) => height - room.bottom - ((value - y[0]) / (y[1] - y[0])) * (height - room.top - room.bottom);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `${title}. ${about}` });
@@ -246,7 +248,7 @@ function chart(box, { title, about, height, x, y, xLabel, yLabel, inPercent = [f
   root.append(svg("text", { x: width - room.right, y: height - 6, "text-anchor": "end" }, xLabel));
   root.append(svg("text", { x: 0, y: 11 }, yLabel));
   box.replaceChildren(root);
-  return { root, X, Y, width, height, room };
+  return { root, X, Y, width, height, room, legendAt, low: [x[0], y[0]] };
 }
 
 function path(points, { X, Y }) {
@@ -291,7 +293,13 @@ function drawTicks() {
   const box = byId("ticks");
   const { low, high } = model.range;
   const where = (gamma) => `${Math.min(Math.max((100 * (gamma - low)) / (high - low), 0), 100)}%`;
-  box.replaceChildren();
+  const axis = element("span", { className: "tick-track" });
+  for (const value of ticksBetween(low, high, 7)) {
+    const text = element("span", { textContent: minus(String(+value.toPrecision(6))) });
+    text.style.left = where(value);
+    axis.append(text);
+  }
+  box.replaceChildren(element("div", { className: "tick-axis", ariaHidden: "true" }, element("span"), axis));
   let lane = "";
   for (const entry of entriesOf(run).sort((a, b) => laneOrder(a) - laneOrder(b))) {
     if (entry.lane !== lane && entry.lane !== "model") box.append(element("h3", { textContent: LANES[entry.lane] }));
@@ -302,18 +310,15 @@ function drawTicks() {
     const name = element("span", { className: "tick-name" }, mark, element("span", {}, entry.title), value);
     if (own) name.children[1].append(" ", element("small", { textContent: "own weights" }));
     const track = element("span", { className: "tick-track" });
-    // The ticks of another model lie on other margins.
-    if (entry.model === model.name) {
-      if (entry.interval) {
-        const bar = element("span", { className: "interval", title: `${entry.interval.map(logits).join(" to ")}` });
-        bar.style.left = where(entry.interval[0]);
-        bar.style.right = `calc(100% - ${where(entry.interval[1])})`;
-        track.append(bar);
-      }
-      const spot = element("span", { className: "mark" }, mark.cloneNode(true));
-      spot.style.left = where(entry.gamma);
-      track.append(element("span", { className: "now" }), spot);
+    if (entry.interval) {
+      const bar = element("span", { className: "interval", title: entry.interval.map(logits).join(" to ") });
+      bar.style.left = where(entry.interval[0]);
+      bar.style.right = `calc(100% - ${where(entry.interval[1])})`;
+      track.append(bar);
     }
+    const spot = element("span", { className: entry.model === model.name ? "mark" : "mark elsewhere" }, mark.cloneNode(true));
+    spot.style.left = where(entry.gamma);
+    track.append(element("span", { className: "now" }), spot);
     const button = element("button", { type: "button", className: `tick ${entry.lane === "oracle" ? "bound" : ""}` }, name, track);
     Object.assign(button.dataset, { name: entry.name, gamma: entry.gamma, model: entry.model });
     button.addEventListener("click", () => goTo(entry.gamma, entry.model));
@@ -335,16 +340,17 @@ function drawCurve() {
     box.replaceChildren(element("p", { textContent: "The curve needs test images of seen and of absent classes." }));
     return;
   }
+  const own = entriesOf(run).filter((entry) => entry.model === model.name);
+  const marks = own.map((entry) => [entry, accuracies(run, rightByClass(run, model, entry.gamma))]);
+  const corner = (name) => Math.floor(10 * Math.min(0.9, ...marks.map(([, at]) => at[name] - 0.02))) / 10;
   const other = run.models.find((m) => m.name === (model.name === "source" ? run.main : "source"));
   const frame = chart(box, {
     title: "Seen–absent curve", about: `U/Y against S/Y of the ${model.title} model as γ moves, with the γ of each calibrator.`,
-    height: Math.max(260, Math.min(380, box.clientWidth * 0.75)), x: [0, 1], y: [0, 1], inPercent: [true, true],
-    xLabel: "S/Y, seen classes (%)", yLabel: "U/Y, absent classes (%)",
+    x: [state.enlarged ? corner("acc_seen") : 0, 1], y: [state.enlarged ? corner("acc_absent") : 0, 1], ...CURVE_AXES(box),
   });
   if (other) addCurve(frame, stepsOf(run, modelOf(run, other.name)), "k-faint");
   addCurve(frame, stepsOf(run, model), "k-main");
-  for (const entry of entriesOf(run).filter((e) => e.model === model.name)) {
-    const at = accuracies(run, rightByClass(run, model, entry.gamma));
+  for (const [entry, at] of marks) {
     frame.root.append(placed(entry, frame.X(at.acc_seen), frame.Y(at.acc_absent), `${entry.title}, γ = ${logits(entry.gamma)}`));
   }
   state.here = svg("circle", { class: "here", r: 10 });
@@ -354,8 +360,15 @@ function drawCurve() {
   byId("curve-note").textContent = `Line: ${model.title}.${dashed} Ring: the γ above. Marks as in the list of calibrators; those with weights of their own lie on their own curve.`;
 }
 
-function addCurve(frame, curve, kind) {
-  const points = Array.from(curve.seen, (seen, k) => [seen, curve.absent[k]]);
+// The axes of seen–absent curves, in boxes of any width.
+const CURVE_AXES = (box) => ({
+  height: Math.max(260, Math.min(380, box.clientWidth * 0.75)), inPercent: [true, true],
+  xLabel: "S/Y, seen classes (%)", yLabel: "U/Y, absent classes (%)",
+});
+
+function addCurve(frame, { seen, absent }, kind) {
+  const [x, y] = frame.low;
+  const points = Array.from(seen, (value, k) => [value, absent[k]]).filter((point) => point[0] >= x && point[1] >= y);
   frame.root.append(svg("path", { class: `line ${kind}`, d: path(points, frame) }));
 }
 
@@ -398,7 +411,8 @@ function drawHistogram() {
 // An entry of a legend above the plot's right end.
 function legend(frame, place, kind, text) {
   const x = frame.width - frame.room.right - 84 * (place + 1) + 8;
-  return svg("g", {}, svg("line", { class: `line ${kind}`, x1: x, x2: x + 22, y1: 8, y2: 8 }), svg("text", { x: x + 27, y: 12 }, text));
+  const y = frame.legendAt;
+  return svg("g", {}, svg("line", { class: `line ${kind}`, x1: x, x2: x + 22, y1: y - 3, y2: y - 3 }), svg("text", { x: x + 27, y: y + 1 }, text));
 }
 
 function drawShares() {
@@ -407,25 +421,21 @@ function drawShares() {
   if (!run.hasBoth) return;
   const steps = stepsOf(run, model);
   model.envelope ??= Array.from({ length: 41 }, (_, k) => [k / 40, bestForShare(steps, k / 40).score]);
-  const lowest = Math.min(...model.envelope.map((point) => point[1]));
   const frame = chart(byId("share-chart"), {
     title: "Expected accuracy by share of absent-class images", about: "At γ = 0, at the γ above, and at the best γ for each share, which looks at test labels.",
-    height: 240, x: [0, 1], y: [Math.min(0.2, lowest), 1], xLabel: "share of absent-class images (%)", yLabel: "expected accuracy (%)", inPercent: [true, true],
+    height: 240, x: [0, 1], y: [0, 1], xLabel: "share of absent-class images (%)", yLabel: "expected accuracy (%)", inPercent: [true, true],
   });
   frame.root.append(svg("path", { class: "line k-best", d: path(model.envelope, frame) }));
   const zero = accuracies(run, model.atZero);
-  frame.clip = `clip-${model.name}`;
   state.shareLine = svg("path", { class: "line k-main" });
   state.shareDot = svg("circle", { class: "here", r: 6 });
   state.shares = frame;
-  frame.root.append(svg("path", { class: "line k-faint", d: clipped(zero, frame) }), state.shareLine, state.shareDot);
+  frame.root.append(svg("path", { class: "line k-faint", d: expectedLine(zero, frame) }), state.shareLine, state.shareDot);
   [["k-main", "now"], ["k-faint", "γ = 0"], ["k-best", "oracle"]].reverse().forEach(([kind, text], k) => frame.root.append(legend(frame, k, kind, text)));
 }
 
-// The line of expected accuracies at one γ, as far as it is inside the chart.
-function clipped(at, frame) {
-  const points = Array.from({ length: 101 }, (_, k) => [k / 100, expected(at, k / 100)]);
-  return path(points.filter((point) => frame.Y(point[1]) <= frame.height - frame.room.bottom), frame);
+function expectedLine(at, frame) {
+  return path([[0, at.acc_seen], [1, at.acc_absent]], frame);
 }
 
 function expected(at, share) {
@@ -449,8 +459,9 @@ function update() {
   showControls(now);
   showAccuracies(zero, now);
   if (state.here && run.hasBoth) {
-    state.here.setAttribute("cx", state.frame.X(now.acc_seen));
-    state.here.setAttribute("cy", state.frame.Y(now.acc_absent));
+    const { X, Y, low } = state.frame;
+    state.here.setAttribute("cx", X(Math.max(now.acc_seen, low[0])));
+    state.here.setAttribute("cy", Y(Math.max(now.acc_absent, low[1])));
   }
   const x = state.margins.X(Math.min(Math.max(gamma, model.range.low), model.range.high));
   state.line.setAttribute("x1", x);
@@ -465,7 +476,7 @@ function showControls(now) {
   const { run, model, gamma } = state;
   const main = [["Y/Y", "acc_all"], ["S/Y", "acc_seen"], ["U/Y", "acc_absent"]];
   byId("headline").replaceChildren(
-    ...main.flatMap(([symbol, name]) => [`${symbol} `, element("b", {}, number(now[name]), missing(now[name]) ? "" : " %")]),
+    ...main.flatMap(([symbol, name]) => [`${symbol}\u00a0`, element("b", {}, number(now[name]), missing(now[name]) ? "" : "\u00a0%"), " "]),
     element("span", { textContent: `${model.title} model at γ = ${logits(gamma)}` }),
   );
   const said = main.map(([symbol, name]) => `${symbol} ${percent(now[name])} percent`).join(", ");
@@ -510,9 +521,9 @@ function showShare(now, zero) {
   text.dataset.best = best.gamma;
   byId("share").setAttribute("aria-valuetext", `${Math.round(100 * share)} percent of the images are of absent classes: expected accuracy ${percent(expected(now, share))} percent`);
   const { shares } = state;
-  state.shareLine.setAttribute("d", clipped(now, shares));
+  state.shareLine.setAttribute("d", expectedLine(now, shares));
   state.shareDot.setAttribute("cx", shares.X(share));
-  state.shareDot.setAttribute("cy", Math.min(shares.Y(expected(now, share)), shares.height - shares.room.bottom));
+  state.shareDot.setAttribute("cy", shares.Y(expected(now, share)));
 }
 
 function showClasses(right) {
@@ -526,7 +537,7 @@ function showClasses(right) {
     const [before, now] = [rate(model.atZero, column), rate(right, column)];
     const group = GROUPS[run.groups[column]];
     const name = element("span", { className: `mark-${group}`, textContent: group });
-    return [run.classes[column], name, run.counts[column].toLocaleString("en"), dumbbell(before, now, group), number(before), number(now)];
+    return [run.classes[column], name, run.counts[column].toLocaleString("en"), number(before), number(now), dumbbell(before, now, group)];
   }));
   const button = byId("all-classes");
   button.hidden = present.length <= SHOWN.classes;
@@ -598,7 +609,8 @@ function showFlips(flips) {
     return [name, ...[run.target[i], before, now].map((column) => run.classes[column]), answer];
   }));
   const more = flips.length - SHOWN.flips;
-  byId("flip-more").textContent = more > 0 ? `… and ${more.toLocaleString("en")} more. Images are named by their row in the run's test reader.` : "Images are named by their row in the run's test reader.";
+  const small = Object.keys(run.thumbnails).length ? "" : " Small images come into the page with thumbnails=true.";
+  byId("flip-more").textContent = `${more > 0 ? `… and ${more.toLocaleString("en")} more. ` : ""}Images are named by their row in the run's test reader.${small}`;
 }
 
 // ---- epochs --------------------------------------------------------------------------------------------
@@ -621,6 +633,7 @@ function drawEpochs() {
   state.epoch = Math.min(state.epoch, rows.length - 1);
   byId("epoch").max = rows.length - 1;
   byId("epoch").value = state.epoch;
+  byId("epoch-curve").hidden = rows.every((row) => !row.curve);
   state.cursors = Object.entries(CHARTS).map(([id, content]) => overEpochs(byId(id), rows, content));
   const lacks = rows.every((row) => row.acc_absent === null);
   byId("epoch-note").textContent = "Epoch −1 is the source model. " + (lacks
@@ -656,18 +669,22 @@ function showEpoch() {
   const row = run.epochs[state.epoch];
   const name = row.epoch < 0 ? "−1 (source model)" : String(row.epoch);
   const texts = [["Y/Y", "acc_all"], ["S/Y", "acc_seen"], ["U/Y", "acc_absent"]].filter(([, key]) => row[key] !== null);
-  byId("epoch-text").replaceChildren(`Epoch ${name}, γ = 0: `, ...texts.flatMap(([symbol, key]) => [`${symbol} `, element("b", {}, number(row[key]), " %")]));
+  byId("epoch-text").replaceChildren(`Epoch ${name}, γ = 0: `, ...texts.flatMap(([symbol, key]) => [`${symbol}\u00a0`, element("b", {}, number(row[key]), "\u00a0%"), " "]));
   byId("epoch").setAttribute("aria-valuetext", `Epoch ${name}: ${texts.map(([symbol, key]) => `${symbol} ${percent(row[key])} percent`).join(", ")}`);
   for (const found of state.cursors.filter(Boolean)) {
     for (const end of ["x1", "x2"]) found.cursor.setAttribute(end, found.frame.X(row.epoch));
   }
   const known = run.calibrators.map((calibrator, index) => ({ ...calibrator, index, at: row.calibrators[calibrator.name] })).filter((entry) => entry.at);
   drawEpochCurve(row, known);
-  byId("epoch-calibrators").closest(".scroll").hidden = !known.length;
-  fill("epoch-calibrators", known.map(({ title, lane, at }) => {
-    const bound = lane === "oracle" ? `${title} (bound)` : title;
-    return [bound, number(at.gamma, logits(at.gamma)), number(at.acc_all), number(at.acc_seen), number(at.acc_absent)];
-  }));
+  // Lanes are not compared: each has a table, with the bound below.
+  for (const lane of ["seen_only", "unlabelled"]) {
+    const shown = known.filter((entry) => entry.lane === lane || entry.lane === "oracle");
+    byId(`epoch-${lane}`).closest(".scroll").hidden = shown.every((entry) => entry.lane === "oracle");
+    fill(`epoch-${lane}`, shown.map(({ title, lane, at }) => {
+      const name = lane === "oracle" ? `${title} (bound)` : title;
+      return [name, number(at.gamma, logits(at.gamma)), number(at.acc_all), number(at.acc_seen), number(at.acc_absent)];
+    }));
+  }
 }
 
 function drawEpochCurve(row, known) {
@@ -682,8 +699,7 @@ function drawEpochCurve(row, known) {
 // Curves that were thinned for drawing, with marks where calibrators are.
 function drawRecorded(box, curves, entries, title) {
   const frame = chart(box, {
-    title, about: "U/Y against S/Y as γ moves.", height: Math.max(260, Math.min(380, box.clientWidth * 0.75)), x: [0, 1], y: [0, 1], inPercent: [true, true],
-    xLabel: "S/Y, seen classes (%)", yLabel: "U/Y, absent classes (%)",
+    title, about: "U/Y against S/Y as γ moves.", x: [0, 1], y: [0, 1], ...CURVE_AXES(box),
   });
   for (const [name, curve] of Object.entries(curves)) addCurve(frame, curve, name === "source" ? "k-faint" : "k-main");
   for (const entry of entries.filter((e) => !missing(e.acc_seen) && !missing(e.acc_absent))) {
@@ -792,6 +808,11 @@ function listen() {
   byId("epoch").addEventListener("input", (event) => {
     state.epoch = Number(event.target.value);
     showEpoch();
+  });
+  byId("enlarge").addEventListener("change", (event) => {
+    state.enlarged = event.target.checked;
+    drawCurve();
+    changed();
   });
   byId("all-classes").addEventListener("click", () => {
     state.allClasses = !state.allClasses;

@@ -84,6 +84,7 @@ class PageRun:
 
     Attributes:
         record: the run's record.
+        folder: name of the run's folder, which tells it from all others.
         class_names: one name for each head column.
         config: the run's configuration.
         images: its test images; None where the run kept no predictions.
@@ -95,6 +96,7 @@ class PageRun:
     """
 
     record: RunRecord
+    folder: str
     class_names: Sequence[str]
     config: Mapping[str, Any]
     images: PageImages | None = None
@@ -118,7 +120,7 @@ def page_html(runs: Iterable[PageRun], provenance: Mapping[str, str]) -> str:
         if number and used + len(content) > BUDGET:
             content = _json(run_data(run, with_images=False))
             notes.append(
-                "To keep the page small, this run has no data of single images in it: its curve is drawn, and "
+                "To keep the page small, it has no data of this run's single images: the curve is drawn, and "
                 "γ cannot be moved. A page of this run alone has them."
             )
         used += len(content)
@@ -268,7 +270,7 @@ def _head(number: int, run: PageRun, notes: Sequence[str]) -> str:
     damage = "".join(f"<p>{escape(line)}</p>" for line in (*run.damage, *losses(record)))
     missing = "".join(f"<p>{escape(line)}</p>" for line in notes)
     return (
-        f'<section class="head" data-run="{number}"><h2>{escape(record.name)}</h2>'
+        f'<section class="head" data-run="{number}"><h2 class="of-many">{escape(run.folder)}: {escape(record.name)}</h2>'
         f"{_wrapped('damage', damage)}{_wrapped('notes', missing)}</section>"
     )
 
@@ -332,13 +334,14 @@ def _interval(stage: StageRecord, name: str, scale: float) -> str:
 def _run_list(runs: Sequence[PageRun]) -> str:
     """The table of all runs: the keys in which they differ, and their main numbers."""
     keys = list(dict.fromkeys(key for run in runs for key in run.differs))
-    numbers = ("Y/Y at γ = 0", "S/Y", "U/Y", "AUSUC", "Y/Y deployed", "γ deployed", "Y/Y of the oracle")
-    headings = [("run", ""), *((key, "") for key in keys), *((text, "number") for text in numbers)]
+    numbers = ("Y/Y at γ = 0", "S/Y", "U/Y", "AUSUC", "Y/Y deployed", "γ deployed", "oracle Y/Y")
+    headings = [("run", ""), *((text, "number") for text in numbers), *((key, "") for key in keys)]
     rows = [_listed(number, run, keys) for number, run in enumerate(runs)]
     return (
         f'<section class="card" id="runs"><h2>Runs</h2>{_table("All runs", headings, rows, sortable=True)}'
         '<p class="small">Percent; γ in logits. A heading sorts by its column, a name opens its run below. '
-        "The oracle looks at test labels: it is a bound, no method.</p></section>"
+        "The deployed calibrator is the one whose γ is in the model to deploy. The oracle looks at test "
+        "labels: it is a bound, no method.</p></section>"
     )
 
 
@@ -352,11 +355,12 @@ def _listed(number: int, run: PageRun, keys: Iterable[str]) -> str:
         _percent(None if stage is None else stage.metrics.get("acc_all")) for stage in (deployed, oracle)
     )
     gamma = "–" if deployed is None else _data(deployed.gamma, _signed(deployed.gamma))
-    cells = [f"<td>{escape(run.differs.get(key, '–'))}</td>" for key in keys]
-    cells += [f'<td class="number">{content}</td>' for content in (*plain, accuracy, gamma)]
+    cells = [f'<td class="number">{content}</td>' for content in (*plain, accuracy, gamma)]
+    cells.append(f'<td class="number oracle">{best}</td>')
+    cells += [f"<td>{escape(run.differs.get(key, '–'))}</td>" for key in keys]
     return (
         f'<tr data-row="{number}"><th scope="row"><button type="button" class="pick" data-pick="{number}">'
-        f'{escape(record.name)}</button></th>{"".join(cells)}<td class="number oracle">{best}</td></tr>'
+        f"{escape(run.folder)}</button></th>{''.join(cells)}</tr>"
     )
 
 
@@ -376,9 +380,9 @@ def _table(
         f'<th scope="col"{f" class={kind}" if kind else ""}>{_heading(text, sortable)}</th>'
         for text, kind in headings
     )
-    kind = ' class="sortable"' if sortable else ""
+    kind = "scroll tall" if sortable else "scroll"
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table{kind}><caption>{name}'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}"><table><caption>{name}'
         f"</caption><thead><tr>{''.join(cells)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

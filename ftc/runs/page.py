@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ftc.runs.outputs import images_of
 MOST_THUMBNAILS, THUMBNAIL_BYTES, THUMBNAIL_SIDE = 300, 500_000, 56
 
 # Keys in which runs differ that the list of runs has, and the longest value there.
-_MOST_KEYS, _LONGEST = 6, 40
+_MOST_KEYS, _LONGEST = 5, 40
 # Keys that do not tell what a run computes.
 _PLACES = ("run_dir", "output_dir", "cache_dir", "group", "logger", "overwrite", "resume", "allow_targets")
 
@@ -73,6 +74,7 @@ def _page_runs(runs: Sequence[FinishedRun], thumbnails: bool, allowed: list[str]
                 notes.append(f"There are no small images, because the run's own cannot be read: {error}")
         yield PageRun(
             record=run.record,
+            folder=run.folder.resolve().name,
             class_names=_class_names(run),
             config=run.config,
             images=images,
@@ -140,12 +142,14 @@ def _missing(run: FinishedRun) -> Iterator[str]:
 
 
 def _differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """For each run the values of the first keys in which the runs differ, those of the upper levels first.
+    """For each run the values of the first keys in which the runs differ.
 
-    A key is left out that tells the same runs apart as one before it.
+    Keys that all runs have come first, and of these the upper levels. A key is left out that tells the same
+    runs apart as one before it.
     """
     flat = [dict(_leaves(config)) for config in configs]
-    keys = sorted(dict.fromkeys(key for leaves in flat for key in leaves), key=lambda key: key.count("."))
+    having = Counter(key for leaves in flat for key in leaves)
+    keys = sorted(having, key=lambda key: (having[key] < len(flat), key.count(".")))
     chosen: dict[tuple[int, ...], str] = {}
     for key in keys:
         values = [leaves.get(key, "–") for leaves in flat]
@@ -158,7 +162,7 @@ def _differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Keys and values of a configuration, as text."""
+    """Keys and values of a configuration, as text; a node's key has the name of what it makes."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if name in _PLACES:
@@ -166,7 +170,9 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, dict):
             yield from _leaves(value, f"{name}.")
         else:
-            yield name, value if isinstance(value, str) else json.dumps(value, default=str)
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            # A class is told by its name.
+            yield (prefix[:-1], text.rpartition(".")[2]) if key == "_target_" else (name, text)
 
 
 def _thumbnails(run: FinishedRun, images: PageImages, runs: int, allowed: list[str]) -> dict[int, str]:

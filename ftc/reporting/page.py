@@ -269,8 +269,9 @@ def _head(number: int, run: PageRun, notes: Sequence[str]) -> str:
     record = run.record
     damage = "".join(f"<p>{escape(line)}</p>" for line in (*run.damage, *losses(record)))
     missing = "".join(f"<p>{escape(line)}</p>" for line in notes)
+    name = escape(f"{run.folder}: {record.name}")
     return (
-        f'<section class="head" data-run="{number}"><h2 class="of-many">{escape(run.folder)}: {escape(record.name)}</h2>'
+        f'<section class="head" data-run="{number}"><h2 class="of-many">{name}</h2>'
         f"{_wrapped('damage', damage)}{_wrapped('notes', missing)}</section>"
     )
 

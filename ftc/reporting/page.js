@@ -573,6 +573,17 @@ function add(map, label, answer, count, run) {
   map.set(key, (map.get(key) ?? 0) + count);
 }
 
+// The first of many, without sorting them all.
+function firstOf(entries, count, compare) {
+  const first = [];
+  for (const entry of entries) {
+    if (first.length === count && compare(entry, first[count - 1]) >= 0) continue;
+    first.push(entry);
+    first.sort(compare).splice(count);
+  }
+  return first;
+}
+
 function showConfusions(flips) {
   const { run, model, gamma } = state;
   const before = confusionsAtZero(run, model);
@@ -581,8 +592,8 @@ function showConfusions(flips) {
     add(moved, run.target[i], predicted(model, i, 0), -1, run);
     add(moved, run.target[i], predicted(model, i, gamma), 1, run);
   }
-  const listed = [...moved].filter((entry) => entry[1]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]) || a[0] - b[0]);
-  fill("confusions", listed.slice(0, SHOWN.confusions).map(([key, moves]) => {
+  const listed = firstOf(moved, SHOWN.confusions, (a, b) => Math.abs(b[1]) - Math.abs(a[1]) || a[0] - b[0]);
+  fill("confusions", listed.filter((entry) => entry[1]).map(([key, moves]) => {
     const [label, answer] = [Math.floor(key / run.classes.length), key % run.classes.length];
     const from = before.get(key) ?? 0;
     return [run.classes[label], run.classes[answer], String(from), String(from + moves)];

@@ -20,7 +20,6 @@ from ftc.runs import page
 from ftc.runs.finished import FinishedRun
 from ftc.runs.page import page_images, write_page
 
-
 # The run is that of tests/runs/test_deploy.py; what needs none is in tests/reporting/test_page.py.
 pytestmark = pytest.mark.slow
 

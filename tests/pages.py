@@ -52,6 +52,7 @@ def finished_run(
     epochs: Sequence[dict[str, Any]] = (),
     without_absent: bool = False,
     method: str = "Full",
+    checkpoint: bool = False,
 ) -> FinishedRun:
     """Write a run folder whose models have random logits, with a record that is computed from them.
 
@@ -62,10 +63,11 @@ def finished_run(
         seed: seed of the logits.
         average: what accuracies are means over.
         names: names of the classes.
-        keeps: whether the run keeps its predictions.
+        keeps: whether the run keeps its predictions and names of classes; those of ftc.calibrate do not.
         epochs: rows of ``epochs.parquet``.
         without_absent: whether no test image is of an absent class.
         method: the class of the method in the configuration.
+        checkpoint: whether it is a run of ftc.evaluate.
     """
     folder.mkdir(parents=True)
     stages = ("source", "fine_tuned", *(name for name, (_, _, own) in CALIBRATORS.items() if own))
@@ -110,6 +112,7 @@ def finished_run(
         timing={"fine_tune": 1.0},
         num_samples=curve.num_samples,
         deployed="alg",
+        checkpoint="a" * 64 if checkpoint else None,
         stages={"source": model("source"), "fine_tuned": model("fine_tuned"), "calibrated": calibrated},
     )
     record.write(folder)
@@ -122,8 +125,10 @@ def finished_run(
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
     named = names or [f"class {column}" for column in range(partition.num_classes)]
-    PartitionManifest.of(partition, named).write(folder / "partition.json")
+    if checkpoint:
+        saved = {key.replace("fine_tuned/", "checkpoint/"): tensor for key, tensor in saved.items()}
     if keeps:
+        PartitionManifest.of(partition, named).write(folder / "partition.json")
         save_file(saved, folder / "predictions.safetensors")
     if epochs:
         pq.write_table(pa.Table.from_pylist(list(epochs)), folder / "epochs.parquet")

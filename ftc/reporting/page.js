@@ -289,42 +289,51 @@ function entriesOf(run) {
 }
 
 function drawTicks() {
-  const { run, model } = state;
   const box = byId("ticks");
-  const { low, high } = model.range;
-  const where = (gamma) => `${Math.min(Math.max((100 * (gamma - low)) / (high - low), 0), 100)}%`;
+  const entries = entriesOf(state.run).sort((a, b) => laneOrder(a) - laneOrder(b));
+  box.replaceChildren(tickAxis(state.model.range));
+  entries.forEach((entry, k) => {
+    if (entry.lane in LANES && entry.lane !== entries[k - 1]?.lane) box.append(element("h3", { textContent: LANES[entry.lane] }));
+    box.append(tick(entry));
+  });
+}
+
+// Where γ lies on the slider, as CSS has it.
+function where(gamma) {
+  const { low, high } = state.model.range;
+  return `${Math.min(Math.max((100 * (gamma - low)) / (high - low), 0), 100)}%`;
+}
+
+function tickAxis({ low, high }) {
   const axis = element("span", { className: "tick-track" });
   for (const value of ticksBetween(low, high, 7)) {
     const text = element("span", { textContent: minus(String(+value.toPrecision(6))) });
     text.style.left = where(value);
     axis.append(text);
   }
-  box.replaceChildren(element("div", { className: "tick-axis", ariaHidden: "true" }, element("span"), axis));
-  let lane = "";
-  for (const entry of entriesOf(run).sort((a, b) => laneOrder(a) - laneOrder(b))) {
-    if (entry.lane !== lane && entry.lane !== "model") box.append(element("h3", { textContent: LANES[entry.lane] }));
-    lane = entry.lane;
-    const own = entry.lane !== "model" && entry.model !== run.main;
-    const mark = svg("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, "aria-hidden": "true" }, glyph(entry));
-    const value = entry.lane === "model" ? "" : logits(entry.gamma);
-    const name = element("span", { className: "tick-name" }, mark, element("span", {}, entry.title), value);
-    if (own) name.children[1].append(" ", element("small", { textContent: "own weights" }));
-    const track = element("span", { className: "tick-track" });
-    if (entry.interval) {
-      const bar = element("span", { className: "interval", title: entry.interval.map(logits).join(" to ") });
-      bar.style.left = where(entry.interval[0]);
-      bar.style.right = `calc(100% - ${where(entry.interval[1])})`;
-      track.append(bar);
-    }
-    const spot = element("span", { className: entry.model === model.name ? "mark" : "mark elsewhere" }, mark.cloneNode(true));
-    spot.style.left = where(entry.gamma);
-    track.append(element("span", { className: "now" }), spot);
-    const button = element("button", { type: "button", className: `tick ${entry.lane === "oracle" ? "bound" : ""}` }, name, track);
-    Object.assign(button.dataset, { name: entry.name, gamma: entry.gamma, model: entry.model });
-    button.addEventListener("click", () => goTo(entry.gamma, entry.model));
-    box.append(button);
+  return element("div", { className: "tick-axis", ariaHidden: "true" }, element("span"), axis);
+}
+
+// A button that goes to a γ: its mark and name, and where it lies.
+function tick(entry) {
+  const mark = svg("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, "aria-hidden": "true" }, glyph(entry));
+  const value = entry.lane === "model" ? "" : logits(entry.gamma);
+  const name = element("span", { className: "tick-name" }, mark, element("span", {}, entry.title), value);
+  if (value && entry.model !== state.run.main) name.children[1].append(" ", element("small", { textContent: "own weights" }));
+  const track = element("span", { className: "tick-track" });
+  if (entry.interval) {
+    const bar = element("span", { className: "interval", title: entry.interval.map(logits).join(" to ") });
+    bar.style.left = where(entry.interval[0]);
+    bar.style.right = `calc(100% - ${where(entry.interval[1])})`;
+    track.append(bar);
   }
-  model.where = where;
+  const spot = element("span", { className: `mark ${entry.model === state.model.name ? "" : "elsewhere"}` }, mark.cloneNode(true));
+  spot.style.left = where(entry.gamma);
+  track.append(element("span", { className: "now" }), spot);
+  const button = element("button", { type: "button", className: `tick ${entry.lane === "oracle" ? "bound" : ""}` }, name, track);
+  Object.assign(button.dataset, { name: entry.name, gamma: entry.gamma, model: entry.model });
+  button.addEventListener("click", () => goTo(entry.gamma, entry.model));
+  return button;
 }
 
 function laneOrder(entry) {
@@ -484,7 +493,7 @@ function showControls(now) {
   slider.setAttribute("aria-valuetext", `γ ${logits(gamma)} logits: ${said}`);
   clearTimeout(state.speech);
   state.speech = setTimeout(() => (byId("spoken").textContent = `γ ${logits(gamma)}: ${said}`), 400);
-  for (const line of document.querySelectorAll(".tick-track .now")) line.style.left = model.where(gamma);
+  for (const line of document.querySelectorAll(".tick-track .now")) line.style.left = where(gamma);
   for (const tick of document.querySelectorAll(".tick")) {
     tick.setAttribute("aria-pressed", String(tick.dataset.model === model.name && Number(tick.dataset.gamma) === gamma));
   }
@@ -800,34 +809,34 @@ function sortRuns(button) {
 }
 
 function listen() {
-  byId("gamma").addEventListener("input", (event) => {
-    state.gamma = Number(event.target.value);
+  const on = (id, event, act) => byId(id).addEventListener(event, (happened) => act(happened.target));
+  on("gamma", "input", (slider) => {
+    state.gamma = slider.valueAsNumber;
     byId("gamma-number").value = state.gamma;
     changed();
   });
-  byId("gamma-number").addEventListener("input", (event) => {
-    if (event.target.value === "" || !Number.isFinite(event.target.valueAsNumber)) return;
-    state.gamma = event.target.valueAsNumber;
+  on("gamma-number", "input", (field) => {
+    if (Number.isFinite(field.valueAsNumber)) state.gamma = field.valueAsNumber;
     byId("gamma").value = state.gamma;
     changed();
   });
-  byId("model").addEventListener("change", (event) => chooseModel(event.target.value));
-  byId("share").addEventListener("input", (event) => {
-    state.share = Number(event.target.value) / 100;
-    changed();
-  });
-  byId("epoch").addEventListener("input", (event) => {
-    state.epoch = Number(event.target.value);
-    showEpoch();
-  });
-  byId("enlarge").addEventListener("change", (event) => {
-    state.enlarged = event.target.checked;
+  on("model", "change", (list) => chooseModel(list.value));
+  on("enlarge", "change", (box) => {
+    state.enlarged = box.checked;
     drawCurve();
     changed();
   });
-  byId("all-classes").addEventListener("click", () => {
+  on("share", "input", (slider) => {
+    state.share = slider.valueAsNumber / 100;
+    changed();
+  });
+  on("all-classes", "click", () => {
     state.allClasses = !state.allClasses;
     changed();
+  });
+  on("epoch", "input", (slider) => {
+    state.epoch = slider.valueAsNumber;
+    showEpoch();
   });
   for (const button of document.querySelectorAll(".pick")) button.addEventListener("click", () => chooseRun(Number(button.dataset.pick)));
   for (const button of document.querySelectorAll(".sort")) button.addEventListener("click", () => sortRuns(button));
@@ -835,7 +844,7 @@ function listen() {
   window.addEventListener("resize", () => {
     if (window.innerWidth === width) return;
     width = window.innerWidth;
-    if (state.model) drawModel();
+    if (state.run.models.length) drawModel();
     drawRest();
   });
   window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));

@@ -18,7 +18,7 @@ from ftc import ClassPartition
 from ftc.functional import accuracies, partition_accuracy, reduce_logits, seen_absent_curve
 from ftc.reporting import page
 from ftc.reporting.page import PageRun, page_html
-from ftc.runs.page import write_page
+from ftc.runs.page import _differences, write_page
 from tests.pages import CALIBRATORS, chromium, epoch_rows, finished_run, flips, screen
 from tests.reporting.test_reporting import record
 
@@ -162,6 +162,25 @@ def test_embedded_data_give_every_recorded_accuracy(tmp_path, average, others):
         **{name: name if own else "fine_tuned" for name, (_, _, own) in CALIBRATORS.items()},
         "oracle": "fine_tuned",
     }
+
+
+def test_an_evaluated_checkpoint_is_called_so(tmp_path):
+    run = finished_run(tmp_path / "run", PARTITION, checkpoint=True)
+    (data,) = data_of(write_page(tmp_path / "page.html", [run], {}).read_text())
+    assert [model["title"] for model in data["models"]][:2] == ["source", "checkpoint"]
+    assert {c["name"]: c["model"] for c in data["calibrators"]}["alg"] == data["main"] == "checkpoint"
+
+
+def test_runs_are_told_apart_by_the_first_keys_in_which_they_differ(tmp_path):
+    full = {"name": "toy", "seed": 0, "run_dir": "a", "method": {"_target_": "ftc.finetune.Full"}}
+    lora = {"name": "toy", "seed": 0, "run_dir": "b", "method": {"_target_": "ftc.finetune.LoRA", "rank": 8}}
+    again = {**lora, "seed": 1, "number": 1, "run_dir": "c"}
+    assert _differences([full, lora, again]) == [
+        {"seed": "0", "method": "Full"},
+        {"seed": "0", "method": "LoRA"},
+        {"seed": "1", "method": "LoRA"},
+    ]
+    assert _differences([full]) == [{}]
 
 
 # ---- in a browser ----------------------------------------------------------------------------------------
@@ -385,19 +404,25 @@ def test_runs_are_picked_and_sorted_by_keyboard(tmp_path, browser):
     [
         ({"keeps": False}, "This run kept no predictions"),
         ({"without_absent": True}, "No test image is of a class that is absent"),
+        (
+            {"partition": ClassPartition(4, range(4), []), "without_absent": True},
+            "No test image is of a class",
+        ),
+        ({"checkpoint": True}, "Nothing was trained epoch by epoch"),
         ({"epochs": epoch_rows(3, absent=False)}, "Validation images were of seen classes alone"),
     ],
 )
 def test_pages_with_less_say_what_is_missing(tmp_path, browser, fields, said):
-    run = finished_run(tmp_path / "run", PARTITION, **fields)
+    run = finished_run(tmp_path / "run", **{"partition": PARTITION, **fields})
+    main = "checkpoint" if "checkpoint" in fields else "fine_tuned"
     shown_page = Page(browser, write_page(tmp_path / "page.html", [run], {}))
     assert said in shown_page.js("return document.body.innerText")
     if fields.get("keeps", True):
         shown_page.give("gamma-number", 1.0)
         expected = partition_accuracy(
-            run.outputs().of("fine_tuned", "test", "logits"),
-            run.outputs().of("fine_tuned", "test", "target"),
-            PARTITION,
+            run.outputs().of(main, "test", "logits"),
+            run.outputs().of(main, "test", "target"),
+            run.partition,
             1.0,
         )
         assert shown_page.accuracies()["acc_seen"] == expected["acc_seen"]

@@ -276,6 +276,11 @@ function glyph(entry) {
   return svg("path", { d: GLYPHS[entry.index % 7], class: "glyph", style: `fill: var(--c${entry.index % 6})` });
 }
 
+// A glyph that stands in a text.
+function markOf(entry) {
+  return svg("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, "aria-hidden": "true" }, glyph(entry));
+}
+
 function placed(entry, x, y, name) {
   return svg("g", { transform: `translate(${x} ${y})` }, svg("title", {}, name), glyph(entry));
 }
@@ -316,7 +321,7 @@ function tickAxis({ low, high }) {
 
 // A button that goes to a γ: its mark and name, and where it lies.
 function tick(entry) {
-  const mark = svg("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, "aria-hidden": "true" }, glyph(entry));
+  const mark = markOf(entry);
   const value = entry.lane === "model" ? "" : logits(entry.gamma);
   const name = element("span", { className: "tick-name" }, mark, element("span", {}, entry.title), value);
   if (value && entry.model !== state.run.main) name.children[1].append(" ", element("small", { textContent: "own weights" }));
@@ -784,6 +789,8 @@ function drawRest() {
   if (!byId("recorded").hidden) {
     const entries = run.calibrators.map((calibrator, index) => ({ ...calibrator, index }));
     drawRecorded(byId("recorded-curve"), run.curves, entries, "Seen–absent curve");
+    const text = ({ title, gamma, lane }) => ` ${title}, γ = ${logits(gamma)}${lane === "oracle" ? " (bound: looks at test labels)" : ""}`;
+    byId("recorded-marks").replaceChildren(...entries.map((entry) => element("li", {}, markOf(entry), text(entry))));
   }
   drawEpochs();
 }

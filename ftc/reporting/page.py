@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -19,7 +19,7 @@ from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, stage_title
 from ftc.reporting.tables import losses
 from ftc.results import METRICS, Lane, RunRecord, StageRecord
 
-# Bytes of the runs' data; runs after the first that do not fit have drawn curves instead of their images.
+# Characters of a page from which on runs, but for the first, have drawn curves instead of their images.
 BUDGET = 8_000_000
 
 # Cells a side of the unit square: points of a curve in one cell look like one.
@@ -123,11 +123,13 @@ def page_html(runs: Iterable[PageRun], provenance: Mapping[str, str]) -> str:
                 "To keep the page small, it has no data of this run's single images: the curve is drawn, and "
                 "γ cannot be moved. A page of this run alone has them."
             )
-        used += len(content)
+        table = _details(number, run)
+        used += len(content) + len(table)
         data.append(f'<script type="application/json" id="data-{number}">{content}</script>')
         heads.append(_head(number, run, notes))
-        details.append(_details(number, run))
-        rows.append(run)
+        details.append(table)
+        # The list of runs needs no images, which may be many.
+        rows.append(replace(run, images=None))
     title = rows[0].record.name if len(rows) == 1 else f"{len(rows)} runs"
     assets = files("ftc.reporting")
     return Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
@@ -347,16 +349,15 @@ def _run_list(runs: Sequence[PageRun]) -> str:
 
 
 def _listed(number: int, run: PageRun, keys: Iterable[str]) -> str:
-    """A run's row in the list of runs."""
+    """A run's row in the list of runs; its numbers keep all digits, to be sorted by."""
     record = run.record
     deployed = record.stages.calibrated.get(record.deployed or "")
     oracle = record.stages.calibrated.get("oracle")
-    plain = [_percent(record.stages.fine_tuned.metrics.get(name)) for name in _LISTED]
-    accuracy, best = (
-        _percent(None if stage is None else stage.metrics.get("acc_all")) for stage in (deployed, oracle)
-    )
+    numbers = [record.stages.fine_tuned.metrics.get(name) for name in _LISTED]
+    numbers += [None if stage is None else stage.metrics.get("acc_all") for stage in (deployed, oracle)]
+    *plain, best = (_data(value, _percent(value)) for value in numbers)
     gamma = "–" if deployed is None else _data(deployed.gamma, _signed(deployed.gamma))
-    cells = [f'<td class="number">{content}</td>' for content in (*plain, accuracy, gamma)]
+    cells = [f'<td class="number">{content}</td>' for content in (*plain, gamma)]
     cells.append(f'<td class="number oracle">{best}</td>')
     cells += [f"<td>{escape(run.differs.get(key, '–'))}</td>" for key in keys]
     return (
@@ -442,12 +443,11 @@ def _listing(content: Any, depth: int = 0) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else _data(value, f"{100 * value:.1f}")
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
-def _data(value: float, text: str) -> str:
-    """A number in print that keeps all of its digits."""
-    return f'<data value="{value!r}">{text}</data>'
+def _data(value: float | None, text: str) -> str:
+    return text if value is None else f'<data value="{value!r}">{text}</data>'
 
 
 def _signed(value: float, digits: int = 2) -> str:

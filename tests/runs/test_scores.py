@@ -11,7 +11,7 @@ from ftc import ClassPartition, InputError
 from ftc.config.reports import ReportConfig
 from ftc.results import RunRecord, StageRecord, StageRecords, versions
 from ftc.runs.finished import FinishedRun
-from ftc.runs.groups import grouped
+from ftc.runs.groups import grouped, told_apart
 from ftc.runs.scores import rows_of, score_tables
 
 
@@ -164,3 +164,13 @@ def test_what_no_run_has_is_refused(changes, message):
 def test_models_that_were_trained_on_absent_classes_are_bounds():
     rows = rows_of(grouped([run((0.5, 0.6, 0.7), method="oracle: trained on all classes")]))
     assert [row.bound for row in rows] == [False, True, True, True, True]
+
+
+def test_runs_are_told_apart_by_values_and_seeds():
+    assert told_apart(RUNS[:4]) == [
+        {"optimizer.lr": "0.01", "seed": "0", "partition.seed": "0"},
+        {"optimizer.lr": "0.01", "seed": "1", "partition.seed": "0"},
+        {"optimizer.lr": "0.01", "seed": "0", "partition.seed": "1"},
+        {"optimizer.lr": "0.002", "seed": "0", "partition.seed": "0"},
+    ]
+    assert told_apart(RUNS[:1]) == [{}]

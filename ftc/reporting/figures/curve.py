@@ -73,10 +73,8 @@ def _curves(record: RunRecord) -> list[_Curve]:
     return [
         _Curve(
             f"{name}, AUSUC {100 * (stage.metrics['ausuc'] or 0.0):.1f}",
-            *(
-                np.array([100 * (value or 0.0) for value in stage.curve[f"acc_{group}"]])
-                for group in ("seen", "absent")
-            ),
+            np.array([100 * (value or 0.0) for value in stage.curve["acc_seen"]]),
+            np.array([100 * (value or 0.0) for value in stage.curve["acc_absent"]]),
             look,
         )
         for name, stage, look in _models(record)

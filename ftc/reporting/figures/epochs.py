@@ -35,12 +35,12 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     titled(figure, record.name)
     whole = _has(epochs, "acc_absent")
     left, right = figure.subplots(1, 2, sharey=True)
-    for key, label, colour in (
-        ("acc_seen", "S/Y", SEEN),
-        ("acc_absent", "U/Y", ABSENT),
-        ("acc_all", "Y/Y", ALL) if whole else ("acc_seen_within", "S/S", ALL),
+    for key, label, colour, style in (
+        ("acc_seen", "S/Y", SEEN, "-"),
+        ("acc_absent", "U/Y", ABSENT, "--"),
+        ("acc_all", "Y/Y", ALL, "-.") if whole else ("acc_seen_within", "S/S", ALL, "-."),
     ):
-        _line(left, epochs, key, label, colour, percent=True)
+        _line(left, epochs, key, label, colour, percent=True, style=style)
     left.set(title="Fine-tuned, γ = 0", ylabel="validation accuracy (%)")
     _line(right, epochs, "acc_all", "γ = 0", ALL, percent=True)
     calibrators = calibrators_of(record)
@@ -70,23 +70,23 @@ def _percent_limits(*panels: Any) -> tuple[float, float]:
 def logit_scales_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     """Mean logits of absent-class samples by epoch, if any, and how far seen columns outgrow absent ones."""
     of_absent = (
-        ("logit_ground_truth_on_absent", "ground truth", ABSENT),
-        ("logit_absent_rival_on_absent", "largest other absent", ORANGE),
-        ("logit_seen_max_on_absent", "largest seen", SEEN),
+        ("logit_ground_truth_on_absent", "ground truth", ABSENT, "--"),
+        ("logit_absent_rival_on_absent", "largest other absent", ORANGE, "-."),
+        ("logit_seen_max_on_absent", "largest seen", SEEN, "-"),
     )
-    whole = _has(epochs, *(key for key, _, _ in of_absent))
+    whole = _has(epochs, *(key for key, *_ in of_absent))
     figure = Figure(figsize=(10 if whole else 5.4, 4.8), layout="constrained")
     titled(figure, record.name)
     *others, right = figure.subplots(1, 1 + whole, squeeze=False)[0]
     for left in others:
-        for key, label, colour in of_absent:
-            _line(left, epochs, key, label, colour)
+        for key, label, colour, style in of_absent:
+            _line(left, epochs, key, label, colour, style=style)
         left.set(title="On absent-class samples", ylabel="mean logit")
-    for key, label, colour in (
-        ("logit_gap_on_seen", "on seen samples", SEEN),
-        ("logit_gap_on_absent", "on absent samples", ABSENT),
+    for key, label, colour, style in (
+        ("logit_gap_on_seen", "on seen samples", SEEN, "-"),
+        ("logit_gap_on_absent", "on absent samples", ABSENT, "--"),
     ):
-        _line(right, epochs, key, label, colour)
+        _line(right, epochs, key, label, colour, style=style)
     right.set(title="Gap: seen minus absent columns", ylabel="mean logit gap")
     _finish(*others, right)
     return figure

@@ -124,7 +124,7 @@ def _inset(axes: Any, curves: Sequence[_Curve], markers: Sequence[_Marker]) -> N
     low, high = cloud.min(0), cloud.max(0)
     # Square, so that both accuracies have one scale, with room around the markers.
     half = max(1.5, 0.62 * float((high - low).max()))
-    (x, y), (left, bottom) = (low + high) / 2, corner
+    (x, y), (left, bottom) = np.clip((low + high) / 2, half - 1, 103 - half), corner
     inset = axes.inset_axes(
         (left, bottom, _SIDE, _SIDE), xlim=(x - half, x + half), ylim=(y - half, y + half)
     )

@@ -128,6 +128,6 @@ def _line(
 def _finish(*panels: Any) -> None:
     for axes in panels:
         axes.set_xlabel("epoch (−1: source model)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if axes.lines:
             legend_below(axes)

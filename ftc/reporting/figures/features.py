@@ -70,9 +70,11 @@ def _draw_plane(axes: Any, found: ClassShift, groups: np.ndarray) -> None:
             arrow = {"arrowstyle": "-|>", "color": GROUPS[group], "alpha": 0.5, "shrinkA": 3, "shrinkB": 3}
             axes.annotate("", end, start, arrowprops=arrow)
     if len(found.names) <= _MOST_NAMED:
+        edge = np.quantile(fine_tuned[:, 0], 0.75)
         for name, place in zip(found.names, fine_tuned, strict=True):
-            offset = {"xytext": (5, 4), "textcoords": "offset points"}
-            axes.annotate(short(name, 14), place, fontsize=8, **offset)
+            side = -1 if place[0] > edge else 1
+            beside = {"xytext": (5 * side, 4), "textcoords": "offset points"}
+            axes.annotate(short(name, 14), place, fontsize=8, ha="left" if side > 0 else "right", **beside)
     shares = ["" if share is None else f" ({100 * share:.0f} % of variance)" for share in found.explained]
     axes.set(xlabel=f"first axis{shares[0]}", ylabel=f"second axis{shares[1]}")
     axes.margins(0.08)

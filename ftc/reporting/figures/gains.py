@@ -27,7 +27,8 @@ def gains(record: RunRecord) -> Figure:
     for number, (prefix, name, colour) in enumerate(_CLASSIFIERS):
         found = {metric: _before_and_after(record, prefix + metric) for metric in _METRICS}
         pairs = {metric: pair for metric, pair in found.items() if pair is not None}
-        missing += [name] if not pairs else [f"{name}: {METRICS[m]}" for m in _METRICS if m not in pairs]
+        lacking = ", ".join(METRICS[metric] for metric in _METRICS if metric not in pairs)
+        missing += [name if not pairs else f"{name}: {lacking}"] if lacking else []
         for metric, pair in pairs.items():
             middle = _METRICS.index(metric) + (2 * number - 1) * (_WIDTH + 0.02)
             _bars(axes, middle, pair, colour)
@@ -39,9 +40,14 @@ def gains(record: RunRecord) -> Figure:
     axes.set_xticks(range(len(_METRICS)), list(names.values()), fontsize=11)
     axes.grid(axis="x", visible=False)
     top = 1.17 * max(heights, default=100.0)
-    axes.set(ylabel="accuracy (%)", ylim=(0, top), yticks=range(0, min(101, int(top) + 1), 20))
+    axes.set(
+        ylabel="accuracy (%)",
+        xlim=(-0.6, len(_METRICS) - 0.4),
+        ylim=(0, top),
+        yticks=range(0, min(101, int(top) + 1), 20),
+    )
     if missing:
-        axes.set_xlabel(f"not measured in this run: {', '.join(missing)}", fontsize=9)
+        axes.set_xlabel(f"not measured in this run: {'; '.join(missing)}", fontsize=9)
     titled(figure, "Fine-tuning: classifier against features, with the gain in points", record.name)
     figure.legend(loc="outside lower center", ncols=4)
     return figure

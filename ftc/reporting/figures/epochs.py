@@ -33,7 +33,7 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     """
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     titled(figure, record.name)
-    whole = _has(epochs, "acc_absent")
+    whole = has(epochs, "acc_absent")
     left, right = figure.subplots(1, 2, sharey=True)
     for key, label, colour, style in (
         ("acc_seen", "S/Y", SEEN, "-"),
@@ -74,7 +74,7 @@ def logit_scales_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
         ("logit_absent_rival_on_absent", "largest other absent", ORANGE, "-."),
         ("logit_seen_max_on_absent", "largest seen", SEEN, "-"),
     )
-    whole = _has(epochs, *(key for key, *_ in of_absent))
+    whole = has(epochs, *(key for key, *_ in of_absent))
     figure = Figure(figsize=(10 if whole else 5.4, 4.8), layout="constrained")
     titled(figure, record.name)
     *others, right = figure.subplots(1, 1 + whole, squeeze=False)[0]
@@ -97,7 +97,7 @@ def weight_norms_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     kinds = [
         (kind, title)
         for kind, title in (("head_weight_norm", "Rows of the head"), ("head_bias", "Biases of the head"))
-        if _has(epochs, f"{kind}_seen", f"{kind}_absent")
+        if has(epochs, f"{kind}_seen", f"{kind}_absent")
     ]
     figure = Figure(figsize=(5 * len(kinds) + 0.4 * (len(kinds) == 1), 4.4), layout="constrained")
     titled(figure, record.name)
@@ -110,7 +110,8 @@ def weight_norms_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     return figure
 
 
-def _has(epochs: list[Row], *keys: str) -> bool:
+def has(epochs: list[Row], *keys: str) -> bool:
+    """Whether any epoch has a value of any of the keys."""
     return any(row.get(key) is not None for row in epochs for key in keys)
 
 

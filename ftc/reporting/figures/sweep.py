@@ -56,7 +56,7 @@ def sweep_scores(rows: Sequence[ScoreRow], x: str, series: str | None, metric: s
     are shown in a panel for each value of the series.
 
     Args:
-        rows: the scores, all with the keys ``x`` and ``series``.
+        rows: the scores, one at least, all with the keys ``x`` and ``series``.
         x: key of the horizontal axis.
         series: key that tells lines apart; None for stages alone.
         metric: the score's name.

@@ -21,6 +21,8 @@ def test_a_folder_gives_what_its_run_found(own_run):
     found = run.record.analyses
     assert found is not None and run.analyses() is found
     assert from_folder(run) == found
+    evaluated = run.record.model_copy(update={"analyses": None, "checkpoint": "a" * 64})
+    assert evolve(run, record=evaluated).analyses() is None
     assert found.class_shift.names == ["ant", "bée", "cat", "dog"]
     assert set(found.cka) == {"all", "seen", "absent"}
     updates = found.head_updates

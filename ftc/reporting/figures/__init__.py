@@ -12,6 +12,7 @@ from ftc.reporting.figures.curve import seen_absent_curve
 from ftc.reporting.figures.epochs import (
     Row,
     accuracies_over_epochs,
+    has,
     logit_scales_over_epochs,
     weight_norms_over_epochs,
 )
@@ -103,6 +104,6 @@ def _figures(record: RunRecord, rows: list[Row]) -> dict[str, Callable[[], Figur
     if rows:
         figures["accuracies"] = lambda: accuracies_over_epochs(record, rows)
         figures["logit_scales"] = lambda: logit_scales_over_epochs(record, rows)
-    if any("head_weight_norm_seen" in row or "head_weight_norm_absent" in row for row in rows):
+    if has(rows, "head_weight_norm_seen", "head_weight_norm_absent"):
         figures["weight_norms"] = lambda: weight_norms_over_epochs(record, rows)
     return figures

@@ -73,17 +73,13 @@ def _curves(record: RunRecord) -> list[_Curve]:
     return [
         _Curve(
             f"{name}, AUSUC {100 * (stage.metrics['ausuc'] or 0.0):.1f}",
-            _percent(stage.curve["acc_seen"]),
-            _percent(stage.curve["acc_absent"]),
+            np.array([100 * (value or 0.0) for value in stage.curve["acc_seen"]]),
+            np.array([100 * (value or 0.0) for value in stage.curve["acc_absent"]]),
             look,
         )
         for name, stage, look in _models(record)
         if stage.curve is not None and None not in stage.curve["acc_absent"]
     ]
-
-
-def _percent(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([100 * (value or 0.0) for value in values])
 
 
 def _markers(record: RunRecord) -> list[_Marker]:
@@ -128,7 +124,7 @@ def _inset(axes: Any, curves: Sequence[_Curve], markers: Sequence[_Marker]) -> N
     low, high = cloud.min(0), cloud.max(0)
     # Square, so that both accuracies have one scale, with room around the markers.
     half = max(1.5, 0.62 * float((high - low).max()))
-    (x, y), (left, bottom) = (low + high) / 2, corner
+    (x, y), (left, bottom) = np.clip((low + high) / 2, half - 1, 103 - half), corner
     inset = axes.inset_axes(
         (left, bottom, _SIDE, _SIDE), xlim=(x - half, x + half), ylim=(y - half, y + half)
     )

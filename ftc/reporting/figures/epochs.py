@@ -33,14 +33,14 @@ def accuracies_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     """
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     titled(figure, record.name)
-    whole = _has(epochs, "acc_absent")
+    whole = has(epochs, "acc_absent")
     left, right = figure.subplots(1, 2, sharey=True)
-    for key, label, colour in (
-        ("acc_seen", "S/Y", SEEN),
-        ("acc_absent", "U/Y", ABSENT),
-        ("acc_all", "Y/Y", ALL) if whole else ("acc_seen_within", "S/S", ALL),
+    for key, label, colour, style in (
+        ("acc_seen", "S/Y", SEEN, "-"),
+        ("acc_absent", "U/Y", ABSENT, "--"),
+        ("acc_all", "Y/Y", ALL, "-.") if whole else ("acc_seen_within", "S/S", ALL, "-."),
     ):
-        _line(left, epochs, key, label, colour, percent=True)
+        _line(left, epochs, key, label, colour, percent=True, style=style)
     left.set(title="Fine-tuned, γ = 0", ylabel="validation accuracy (%)")
     _line(right, epochs, "acc_all", "γ = 0", ALL, percent=True)
     calibrators = calibrators_of(record)
@@ -70,23 +70,23 @@ def _percent_limits(*panels: Any) -> tuple[float, float]:
 def logit_scales_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     """Mean logits of absent-class samples by epoch, if any, and how far seen columns outgrow absent ones."""
     of_absent = (
-        ("logit_ground_truth_on_absent", "ground truth", ABSENT),
-        ("logit_absent_rival_on_absent", "largest other absent", ORANGE),
-        ("logit_seen_max_on_absent", "largest seen", SEEN),
+        ("logit_ground_truth_on_absent", "ground truth", ABSENT, "--"),
+        ("logit_absent_rival_on_absent", "largest other absent", ORANGE, "-."),
+        ("logit_seen_max_on_absent", "largest seen", SEEN, "-"),
     )
-    whole = _has(epochs, *(key for key, _, _ in of_absent))
+    whole = has(epochs, *(key for key, *_ in of_absent))
     figure = Figure(figsize=(10 if whole else 5.4, 4.8), layout="constrained")
     titled(figure, record.name)
     *others, right = figure.subplots(1, 1 + whole, squeeze=False)[0]
     for left in others:
-        for key, label, colour in of_absent:
-            _line(left, epochs, key, label, colour)
+        for key, label, colour, style in of_absent:
+            _line(left, epochs, key, label, colour, style=style)
         left.set(title="On absent-class samples", ylabel="mean logit")
-    for key, label, colour in (
-        ("logit_gap_on_seen", "on seen samples", SEEN),
-        ("logit_gap_on_absent", "on absent samples", ABSENT),
+    for key, label, colour, style in (
+        ("logit_gap_on_seen", "on seen samples", SEEN, "-"),
+        ("logit_gap_on_absent", "on absent samples", ABSENT, "--"),
     ):
-        _line(right, epochs, key, label, colour)
+        _line(right, epochs, key, label, colour, style=style)
     right.set(title="Gap: seen minus absent columns", ylabel="mean logit gap")
     _finish(*others, right)
     return figure
@@ -97,7 +97,7 @@ def weight_norms_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     kinds = [
         (kind, title)
         for kind, title in (("head_weight_norm", "Rows of the head"), ("head_bias", "Biases of the head"))
-        if _has(epochs, f"{kind}_seen", f"{kind}_absent")
+        if has(epochs, f"{kind}_seen", f"{kind}_absent")
     ]
     figure = Figure(figsize=(5 * len(kinds) + 0.4 * (len(kinds) == 1), 4.4), layout="constrained")
     titled(figure, record.name)
@@ -110,7 +110,8 @@ def weight_norms_over_epochs(record: RunRecord, epochs: list[Row]) -> Figure:
     return figure
 
 
-def _has(epochs: list[Row], *keys: str) -> bool:
+def has(epochs: list[Row], *keys: str) -> bool:
+    """Whether any epoch has a value of any of the keys."""
     return any(row.get(key) is not None for row in epochs for key in keys)
 
 
@@ -128,6 +129,6 @@ def _line(
 def _finish(*panels: Any) -> None:
     for axes in panels:
         axes.set_xlabel("epoch (−1: source model)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if axes.lines:
             legend_below(axes)

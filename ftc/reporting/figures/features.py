@@ -13,23 +13,27 @@ from ftc.results import ClassShift, RunRecord
 
 # Up to so many classes are named in the plane, and up to so many have a bar.
 _MOST_NAMED, _MOST_BARS = 30, 40
+# Smaller drifts are but rounding.
+_STILL = 1e-5
 
 
 def class_shift(record: RunRecord) -> Figure:
     """Where class means go, in their principal plane and class by class (the paper, on how features move)."""
     assert record.analyses is not None
     found, groups = record.analyses.class_shift, _groups(record)
-    figure = Figure(figsize=(11, max(5.2, min(8.0, 0.17 * len(found.columns) + 1.6))), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    _draw_plane(left, found, groups)
     drift = np.array([np.nan if value is None else value for value in found.drift])
-    if len(drift) <= _MOST_BARS:
-        _draw_bars(right, found, groups, drift)
-    else:
-        _draw_ranks(right, groups, drift)
-    right.set_title(
-        "Features did not move" if np.nanmax(drift, initial=0) == 0 else "Drift of each class mean"
-    )
+    moved = bool((drift > _STILL).any())
+    size = (11 if moved else 7, max(5.2, min(8.0, 0.17 * len(found.columns) + 1.6)))
+    figure = Figure(figsize=size, layout="constrained")
+    left, *others = figure.subplots(1, 1 + moved, width_ratios=(1.35, 1)[: 1 + moved], squeeze=False)[0]
+    _draw_plane(left, found, groups)
+    left.set_title("Class means in their principal plane" + ("" if moved else ": none moved"))
+    for right in others:
+        right.set_title("Drift of each class mean")
+        if len(drift) <= _MOST_BARS:
+            _draw_bars(right, found, groups, drift)
+        else:
+            _draw_ranks(right, groups, drift)
     cka = [f"{group} {value:.2f}" for group, value in record.analyses.cka.items() if value is not None]
     alike = [f"CKA of both models' features: {', '.join(cka)}"] if cka else []
     titled(figure, "Shift of class means by fine-tuning", *alike, record.name)
@@ -61,16 +65,20 @@ def _draw_plane(axes: Any, found: ClassShift, groups: np.ndarray) -> None:
         axes.plot(*old.T, fillstyle="none", markersize=6, **look)
         axes.plot(*new.T, markersize=6, **look)
         for start, end in zip(old, new, strict=True):
+            if np.allclose(start, end):
+                continue
             arrow = {"arrowstyle": "-|>", "color": GROUPS[group], "alpha": 0.5, "shrinkA": 3, "shrinkB": 3}
             axes.annotate("", end, start, arrowprops=arrow)
     if len(found.names) <= _MOST_NAMED:
+        edge = np.quantile(fine_tuned[:, 0], 0.75)
         for name, place in zip(found.names, fine_tuned, strict=True):
-            offset = {"xytext": (5, 4), "textcoords": "offset points"}
-            axes.annotate(short(name, 14), place, fontsize=8, **offset)
+            side = -1 if place[0] > edge else 1
+            beside = {"xytext": (5 * side, 4), "textcoords": "offset points"}
+            axes.annotate(short(name, 14), place, fontsize=8, ha="left" if side > 0 else "right", **beside)
     shares = ["" if share is None else f" ({100 * share:.0f} % of variance)" for share in found.explained]
     axes.set(xlabel=f"first axis{shares[0]}", ylabel=f"second axis{shares[1]}")
-    axes.set_title("Class means in their principal plane")
     axes.margins(0.08)
+    axes.set_aspect("equal", adjustable="datalim")
 
 
 def _draw_bars(axes: Any, found: ClassShift, groups: np.ndarray, drift: np.ndarray) -> None:

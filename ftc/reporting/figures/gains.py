@@ -23,25 +23,31 @@ def gains(record: RunRecord) -> Figure:
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.add_subplot()
     evaluated = "fine-tuned" if record.checkpoint is None else "checkpoint"
-    missing = []
+    missing, heights = [], list[float]()
     for number, (prefix, name, colour) in enumerate(_CLASSIFIERS):
         found = {metric: _before_and_after(record, prefix + metric) for metric in _METRICS}
         pairs = {metric: pair for metric, pair in found.items() if pair is not None}
-        missing += [name] if not pairs else [f"{name}: {METRICS[m]}" for m in _METRICS if m not in pairs]
+        lacking = ", ".join(METRICS[metric] for metric in _METRICS if metric not in pairs)
+        missing += [name if not pairs else f"{name}: {lacking}"] if lacking else []
         for metric, pair in pairs.items():
             middle = _METRICS.index(metric) + (2 * number - 1) * (_WIDTH + 0.02)
             _bars(axes, middle, pair, colour)
+            heights += pair
         if pairs:
             axes.bar(0, 0, color=colour, alpha=0.35, hatch="///", edgecolor="white", label=f"{name}: source")
             axes.bar(0, 0, color=colour, label=f"{name}: {evaluated}")
     names = {metric: METRICS[metric] for metric in _METRICS}
     axes.set_xticks(range(len(_METRICS)), list(names.values()), fontsize=11)
     axes.grid(axis="x", visible=False)
-    bars: list[Any] = list(axes.patches)
-    top = max((bar.get_height() for bar in bars), default=100.0)
-    axes.set(ylabel="accuracy (%)", ylim=(0, top + 12), yticks=range(0, int(top) + 1, 10))
+    top = 1.17 * max(heights, default=100.0)
+    axes.set(
+        ylabel="accuracy (%)",
+        xlim=(-0.6, len(_METRICS) - 0.4),
+        ylim=(0, top),
+        yticks=range(0, min(101, int(top) + 1), 20),
+    )
     if missing:
-        axes.set_xlabel(f"not measured in this run: {', '.join(missing)}", fontsize=9)
+        axes.set_xlabel(f"not measured in this run: {'; '.join(missing)}", fontsize=9)
     titled(figure, "Fine-tuning: classifier against features, with the gain in points", record.name)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
@@ -60,4 +66,5 @@ def _bars(axes: Any, middle: float, pair: tuple[float, float], colour: str) -> N
         bar = axes.bar(middle + side * _WIDTH / 2, value, _WIDTH, color=colour, **look)
         axes.bar_label(bar, [f"{value:.1f}"], padding=1, fontsize=7)
     gain = f"{pair[1] - pair[0]:+.1f}".replace("-", "−")
-    axes.text(middle, max(pair) + 5, gain, ha="center", va="bottom", fontsize=9, fontweight="bold")
+    above = {"xytext": (0, 13), "textcoords": "offset points"}
+    axes.annotate(gain, (middle, max(pair)), ha="center", fontsize=9, fontweight="bold", **above)

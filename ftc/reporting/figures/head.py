@@ -20,14 +20,15 @@ def head_updates(record: RunRecord) -> Figure:
     assert record.analyses is not None and record.analyses.head_updates is not None
     found = record.analyses.head_updates
     matrix = np.array([[np.nan if value is None else value for value in row] for row in found.matrix])
-    side = float(np.clip(0.16 * len(matrix), 4.4, 7.0))
+    written = len(matrix) <= _MOST_WRITTEN
+    side = float(np.clip((0.46 if written else 0.16) * len(matrix), 4.4, 7.0))
     figure = Figure(figsize=(side + 2.2, side + 1.5), layout="constrained")
     axes = figure.add_subplot()
     colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.85")
     image = axes.imshow(matrix, cmap=colours, vmin=-1, vmax=1)
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.8)
     axes.grid(visible=False)
-    if len(matrix) <= _MOST_WRITTEN:
+    if written:
         _write_cells(axes, matrix)
     _mark_groups(axes, found)
     means = {"S": found.within_seen, "U": found.within_absent, "S and U": found.across}
@@ -52,7 +53,7 @@ def _mark_groups(axes: Any, found: HeadUpdates) -> None:
         axes.axvline(border, color="black", linewidth=1.5)
     num_absent = len(found.names) - found.num_seen
     groups = [
-        (middle, f"{name}, {count} classes")
+        (middle, f"{name}, {count} class{'es' * (count > 1)}")
         for name, count, middle in (
             ("seen", found.num_seen, (border - 0.5) / 2),
             ("absent", num_absent, (border + end) / 2),

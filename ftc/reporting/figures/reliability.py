@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from ftc.reporting.figures.style import GREEN, GREY, PURPLE, calibrators_of, titled
@@ -19,13 +21,15 @@ def reliability(record: RunRecord) -> Figure:
     calibrators = calibrators_of(record)
     name = record.deployed if record.deployed in calibrators else next(iter(calibrators))
     title, calibrated = stage_title(name, calibrators[name]), record.probabilities[name]
-    lines: list[tuple[str, Measured, str, str]] = [
-        ("γ = 0", record.probabilities["fine_tuned"], GREY, "o"),
-        (f"{title}, γ = {calibrators[name].gamma:.1f}", calibrated, GREEN, "s"),
+    lines: list[tuple[str, Measured, dict[str, Any]]] = [
+        ("γ = 0", record.probabilities["fine_tuned"], {"color": GREY, "marker": "o"}),
+        (f"{title}, γ = {calibrators[name].gamma:.1f}", calibrated, {"color": GREEN, "marker": "s"}),
     ]
     if "held_out" in calibrated.temperatures:
         scaled = calibrated.temperatures["held_out"]
-        lines.append((f"the same, T = {scaled.temperature:.2f} fitted on V", scaled, PURPLE, "v"))
+        # A temperature near 1 moves nothing: the line below stays visible.
+        look = {"color": PURPLE, "marker": "v", "linestyle": "--", "fillstyle": "none", "markersize": 7}
+        lines.append((f"the same, T = {scaled.temperature:.2f} fitted on V", scaled, look))
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     titled(figure, "Confidence against accuracy, bins of equal mass", record.name)
     groups = [group for group in ("seen", "absent", "all") if group in calibrated.reliability]
@@ -33,10 +37,10 @@ def reliability(record: RunRecord) -> Figure:
     for axes, group in zip(panels, groups, strict=True):
         axes.plot((0, 100), (0, 100), color="black", linewidth=0.8, linestyle=":")
         errors = []
-        for label, measured, colour, marker in lines:
+        for label, measured, look in lines:
             bins = measured.reliability[group]
             x, y = ([100 * value for value in values] for values in (bins.confidence, bins.accuracy))
-            axes.plot(x, y, color=colour, marker=marker, markersize=4, label=label)
+            axes.plot(x, y, label=label, **{"markersize": 4, **look})
             errors.append(f"{100 * (measured.metrics[f'ece_{group}'] or 0.0):.1f}")
         axes.set(xlabel="confidence (%)", xlim=(0, 104), ylim=(0, 104), xticks=range(20, 101, 20))
         axes.set_title(f"{group} classes\nECE {' → '.join(errors)} %", fontsize=10)

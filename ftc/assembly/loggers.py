@@ -142,8 +142,9 @@ def wandb_logger(
             run = wandb.init(**{**arguments, "mode": mode})
             break
         except Exception as error:  # W&B's errors share no base class
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            rank_zero_warn(f"W&B does not answer ({reason}); logging {_LESS.get(mode, 'nothing there')}")
+            rank_zero_warn(
+                f"W&B does not answer ({_reason(error)}); logging {_LESS.get(mode, 'nothing there')}"
+            )
             # Its process still knows the run by this id.
             wandb.teardown()
     else:
@@ -155,6 +156,10 @@ def wandb_logger(
     logger.artifacts = tuple(artifacts)
     _forgive(logger, run, "log", "define_metric", "finish")
     return logger
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _own_id(folder: Path) -> str:
@@ -226,33 +231,36 @@ def mlflow_logger(
         logging.getLogger(talker).setLevel(logging.ERROR)
     here = Path(store).resolve()
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        here.mkdir(parents=True, exist_ok=True)
-    known = Path(folder) / "mlflow" / "run_id"
-    logger = _MLflow(
-        experiment_name=_or_variable(experiment, "MLFLOW_EXPERIMENT_NAME", "ftc"),
-        run_name=Path(folder).name,
-        tracking_uri=uri or f"sqlite:///{here / 'mlflow.db'}",
-        tags={"group": group} if group else None,
-        artifact_location=None if uri else (here / "artifacts").as_uri(),
-    )
+    try:
+        if not uri:
+            here.mkdir(parents=True, exist_ok=True)
+        logger = _MLflow(
+            experiment_name=_or_variable(experiment, "MLFLOW_EXPERIMENT_NAME", "ftc"),
+            run_name=Path(folder).name,
+            tracking_uri=uri or f"sqlite:///{here / 'mlflow.db'}",
+            tags={"group": group} if group else None,
+            artifact_location=None if uri else (here / "artifacts").as_uri(),
+        )
+        _begin(logger, Path(folder) / "mlflow" / "run_id")
+    except Exception as error:  # those of its stores share no base class
+        rank_zero_warn(f"MLflow does not answer ({_reason(error)}); logging nothing there")
+        return DummyLogger()
     logger.artifacts = tuple(artifacts)
-    return forgiving(logger, _begun)(logger, known) or DummyLogger()
+    return logger
 
 
-def _begun(logger: MLFlowLogger, known: Path) -> MLFlowLogger:
-    """A logger that goes on with the MLflow run that a file names, or begins one and writes the file."""
+def _begin(logger: MLFlowLogger, known: Path) -> None:
+    """Go on with the MLflow run that a file names, or begin one and write the file."""
     from mlflow.exceptions import MlflowException
 
     if known.is_file():
         logger._run_id = known.read_text(errors="replace")
         with suppress(MlflowException):  # of another store, or removed from this one
             logger.experiment.update_run(logger.run_id, status="RUNNING")
-            return logger
+            return
         logger._run_id = None
     with written_whole(known) as temporary:
         temporary.write_text(str(logger.run_id))
-    return logger
 
 
 _MODES = ("online", "offline", "disabled", "shared")

@@ -234,7 +234,9 @@ class CalibrationCallback(Callback):
 
     def _show(self, trainer: Trainer, stage: str, evaluation: Evaluation) -> None:
         chart = seen_absent_chart(stage, evaluation, self.source_curves.get(stage))
-        panel = EvaluationPanel(stage, evaluation.epoch, trainer.global_step, chart, evaluation.scale)
+        # Where Lightning logs the scalars.
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        panel = EvaluationPanel(stage, evaluation.epoch, step, chart, evaluation.scale)
         for logger in trainer.loggers:
             forgiving(logger, tracker(logger).show_evaluation)(panel)
 

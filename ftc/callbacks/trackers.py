@@ -34,7 +34,7 @@ class EvaluationPanel:
     Attributes:
         stage: ``val`` or ``test``.
         epoch: epoch of the model, −1 for the source model.
-        step: training steps that the model has behind it.
+        step: the step at which Lightning logs its scalars.
         chart: its seen–absent curve; None where no absent-class samples were evaluated.
         scale: its histograms of logits.
     """

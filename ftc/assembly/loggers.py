@@ -149,12 +149,12 @@ def wandb_logger(
             wandb.teardown()
     else:
         return DummyLogger()
-    for stage in ("val", "test"):
-        run.define_metric(f"{stage}/epoch", hidden=True)
-        run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
     logger = _Wandb(experiment=run, save_dir=folder)
     logger.artifacts = tuple(artifacts)
     _forgive(logger, run, "log", "define_metric", "finish")
+    for stage in ("val", "test"):
+        run.define_metric(f"{stage}/epoch", hidden=True)
+        run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
     return logger
 
 

@@ -128,9 +128,7 @@ def wandb_logger(
         "id": None if os.environ.get("WANDB_RUN_ID") else _own_id(Path(folder)),
         "resume": "allow",
         "dir": os.environ.get("WANDB_DIR") or folder,
-        "project": None
-        if os.environ.get("WANDB_SWEEP_ID")
-        else _or_variable(project, "WANDB_PROJECT", "ftc"),
+        "project": _project(project),
         "group": group or os.environ.get("WANDB_RUN_GROUP") or None,
         "name": os.environ.get("WANDB_NAME") or Path(folder).name,
         "mode": _mode(),
@@ -169,6 +167,11 @@ def _own_id(folder: Path) -> str:
         with written_whole(known) as temporary:
             temporary.write_text(secrets.token_hex(4))
     return known.read_text()
+
+
+def _project(asked: str | None) -> str | None:
+    """The W&B project; None where a sweep's agent has chosen it."""
+    return None if os.environ.get("WANDB_SWEEP_ID") else _or_variable(asked, "WANDB_PROJECT", "ftc")
 
 
 def _or_variable(value: str | None, variable: str, default: str) -> str:

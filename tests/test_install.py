@@ -183,6 +183,12 @@ table = {"image": [b"x"] * 3, "label": ["cat", "dog", "cat"]}
 datasets.Dataset.from_dict(table).to_parquet("table/train.parquet")
 print(HubDataset("table", "train").class_names)
 """
+TRACKERS = """
+from ftc.assembly.loggers import mlflow_logger, tensorboard_logger
+for logger in (tensorboard_logger("run"), mlflow_logger("run", "store")):
+    logger.log_metrics({"val/acc_all": 0.5}, 1)
+print(type(logger).__name__)
+"""
 
 
 @pytest.mark.parametrize(
@@ -196,6 +202,7 @@ print(HubDataset("table", "train").class_names)
         ("export", ("-c", EXPORT), "seen"),
         ("sweeps", ("-m", "ftc.calibrate", "-m", "hydra/launcher=joblib"), "finished"),
         ("sweeps", ("-c", "import optuna, hydra_plugins.hydra_submitit_launcher; print('there')"), "there"),
+        ("trackers", ("-c", TRACKERS), "_MLflow"),
         ("ray", ("-m", "ftc.calibrate", "-m", "hydra/launcher=ray"), "finished"),
     ],
     indirect=["extra"],

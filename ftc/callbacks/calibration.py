@@ -20,8 +20,9 @@ from ftc.calibrators import (
     Observed,
     fit_all,
 )
-from ftc.callbacks.charts import log_charts
+from ftc.callbacks.charts import seen_absent_chart
 from ftc.callbacks.streams import RoleStreams
+from ftc.callbacks.trackers import EvaluationPanel, forgiving, tracker
 from ftc.errors import InputError
 from ftc.evaluation.summary import Evaluation, Measures, evaluate
 from ftc.functional import SeenAbsentCurve
@@ -65,6 +66,7 @@ class CalibrationCallback(Callback):
         history: validation evaluations so far, epoch −1 first: scalars and curve of each.
         calibrations: γ of every calibrator that is no oracle, fitted at the latest validation.
         source: the calibration data under the source model, from epoch −1.
+        source_curves: the source model's curve on each split that it was evaluated on, ``val`` or ``test``.
         observed: the calibration data under the model of the latest validation.
         step: training steps that this model had behind it; None before the first validation.
         available: the evidence in `source` and `observed`.
@@ -112,6 +114,7 @@ class CalibrationCallback(Callback):
         self.history: list[dict[str, Any]] = []
         self.calibrations: dict[str, Calibration] = {}
         self.source = source or Observed()
+        self.source_curves: dict[str, SeenAbsentCurve] = {}
         self.observed = Observed()
         self.step: int | None = None
         self._source_given = source is not None
@@ -130,6 +133,7 @@ class CalibrationCallback(Callback):
             "epoch": self._epoch,
             "step": self.step,
             "source": asdict(self.source),
+            "source_curves": {stage: asdict(curve) for stage, curve in self.source_curves.items()},
             "observed": asdict(self.observed),
             "calibrators": {name: calibrator.state_dict() for name, calibrator in self.calibrators.items()},
             "history": [{**row, "curve": asdict(row["curve"])} for row in self.history],
@@ -139,6 +143,8 @@ class CalibrationCallback(Callback):
         self._epoch = state_dict["epoch"]
         self.step = state_dict["step"]
         self.source, self.observed = (Observed.restored(state_dict[key]) for key in ("source", "observed"))
+        curves = state_dict.get("source_curves", {})
+        self.source_curves = {stage: SeenAbsentCurve(**curve) for stage, curve in curves.items()}
         for name, calibrator in self.calibrators.items():
             calibrator.load_state_dict(state_dict["calibrators"].get(name, {}))
         fitted = {n: c.calibration for n, c in self.calibrators.items() if c.lane != "oracle"}
@@ -220,9 +226,19 @@ class CalibrationCallback(Callback):
         )
         self.evaluation = evaluation
         pl_module.log_dict({f"{stage}/{name}": value for name, value in evaluation.scalars().items()})
-        if trainer.is_global_zero:
-            log_charts(trainer.loggers, stage, evaluation)
+        if evaluation.epoch == -1:
+            self.source_curves[stage] = evaluation.curve
+        if trainer.is_global_zero and trainer.loggers:
+            self._show(trainer, stage, evaluation)
         return evaluation
+
+    def _show(self, trainer: Trainer, stage: str, evaluation: Evaluation) -> None:
+        chart = seen_absent_chart(stage, evaluation, self.source_curves.get(stage))
+        # Where Lightning logs the scalars.
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        panel = EvaluationPanel(stage, evaluation.epoch, step, chart, evaluation.scale)
+        for logger in trainer.loggers:
+            forgiving(logger, tracker(logger).show_evaluation)(panel)
 
     def _linear_head(self, pl_module: LightningModule) -> nn.Linear:
         assert self.head is not None

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ftc.assembly.components import build_calibrators, build_callback, build_method
-from ftc.assembly.loggers import closing, logger_factories
+from ftc.assembly.loggers import closing, log_record, logger_factories
 from ftc.calibrators import FoldEvidence, fit_all
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
@@ -92,25 +92,27 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
             fit_all(moved_later, callback.available)
             training.fine_tune(stages)
             after = stages.once("test", training.test)
-        known: Hits = {}
-        moved = {
-            name: stages.once(
-                name,
-                partial(
-                    evaluate_moved_weights,
-                    parts,
-                    training.module,
-                    callback,
-                    after["predictions"],
+            known: Hits = {}
+            moved = {
+                name: stages.once(
                     name,
-                    weights,
-                    known,
-                ),
-            )
-            for name, calibrator in calibrators.items()
-            if calibrator.moves
-        }
-        return conclude(training, stages, weights, own_domain, before, after, moved)
+                    partial(
+                        evaluate_moved_weights,
+                        parts,
+                        training.module,
+                        callback,
+                        after["predictions"],
+                        name,
+                        weights,
+                        known,
+                    ),
+                )
+                for name, calibrator in calibrators.items()
+                if calibrator.moves
+            }
+            record = conclude(training, stages, weights, own_domain, before, after, moved)
+            log_record(loggers, record, folder.path, training.trainer.global_step)
+        return record
 
 
 def _train_fold(config: TrainConfig, fold: int, out: Console) -> dict[str, Any]:

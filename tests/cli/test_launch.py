@@ -29,7 +29,7 @@ WRONG = {
     "calibration.bootstrap.replicates=1": "calibration.bootstrap.replicates=1: give 0 for no intervals",
     "data.holdout=0.5": "data.holdout=0.5: goes with data.readers.val=null",
     "optimizer.kwargs.x=1": "optimizer.kwargs.x=1: no such key; add it with a leading +",
-    "logger=foo": "logger=foo: no such choice; choose from csv, wandb",
+    "logger=foo": "logger=foo: no such choice; choose from csv, mlflow, tensorboard, w",
     "experiment=foo": f"experiment=foo: no such choice; choose from {', '.join(EXPERIMENTS)}\n",
     "experiment=office_home": "data/office_home: no such folder; get it with: python -m ftc.prepare office_h",
     "experiment=vtab": "data.task: missing; give it a value",

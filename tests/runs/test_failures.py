@@ -228,6 +228,7 @@ class WandbServer:
                     "serverInfo": {"cliVersionInfo": version, "features": []},
                     "model": None,
                     "upsertBucket": {"bucket": bucket, "inserted": True},
+                    "createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []},
                 }
                 answer = json.dumps({"data": data}).encode()
                 self.send_response(200)

@@ -282,13 +282,13 @@ def test_wandb_run_is_offline_and_holds_a_curve_an_epoch(finished):
         for record in records
         if record.WhichOneof("record_type") == "history"
     ]
-    curves = [row for row in history if any(key.startswith("val/curve_table") for key in row)]
+    curves = [row for row in history if "val/curve.path" in row]
     assert [json.loads(row["val/epoch"]) for row in curves] == [-1, *range(10)]
     for row in curves:
-        path = json.loads(row["val/curve_table.path"])
-        content = json.loads((file.parent / "files" / path).read_text())
-        assert content["columns"] == ["gamma", "acc_seen", "acc_absent", "acc_all"]
-        assert 100 < len(content["data"]) <= 200
+        chart = json.loads((file.parent / "files" / json.loads(row["val/curve.path"])).read_text())
+        lines = [line["name"].partition(",")[0] for line in chart["data"] if line["mode"] == "lines"]
+        assert lines == (["source"] if row["val/epoch"] == "-1" else ["source", "fine-tuned"])
+        assert all(100 < len(line["x"]) <= 200 for line in chart["data"][: len(lines)])
     assert all(any("histogram" in key for key in row) for row in curves)
     assert any("val/alg/acc_all" in row for row in history)
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ftc.evaluation.summary import Evaluation
 from ftc.functional import SeenAbsentCurve
-from ftc.reporting.figures import BLUE, CALIBRATORS, GREY, MARKERS, STYLE
+from ftc.reporting.figures.style import BLUE, CALIBRATORS, GREY, MARKERS, STYLE
 
 # Points of a curve; those in run folders are complete.
 CURVE_POINTS = 200

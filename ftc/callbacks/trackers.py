@@ -19,7 +19,7 @@ from PIL import Image
 
 from ftc.callbacks.charts import Chart
 from ftc.metrics.scale import ScaleSummary
-from ftc.reporting.markdown import markdown
+from ftc.reporting.table import Grid
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class _TensorBoard(Tracker):
         super().show_results(panel)
         writer = self.logger.experiment
         rows = [[_printed(cell) for cell in row] for row in panel.rows]
-        writer.add_text("results/table", markdown(panel.header, rows), panel.step)
+        writer.add_text("results/table", Grid.of_texts("", panel.header, rows).markdown(), panel.step)
         for path in panel.figures:
             writer.add_image(_key(path), _pixels(path), panel.step, dataformats="HWC")
 

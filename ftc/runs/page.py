@@ -22,6 +22,7 @@ from ftc.reporting.page import PageImages, PageModel, PageRun, main_model, page_
 from ftc.runs.finished import FinishedRun
 from ftc.runs.folder import PARTITION_FILE
 from ftc.runs.groups import told_apart
+from ftc.runs.origin import origin_of
 from ftc.runs.outputs import images_of
 
 # Of the small images of a page: how many there are, all their bytes, and the longer side of each in pixels.
@@ -56,6 +57,12 @@ def write_page(
         # Names may hold bytes that are no text.
         temporary.write_bytes(text.encode("utf-8", "replace"))
     return path
+
+
+def write_run_page(folder: Path) -> None:
+    """Write ``report.html`` of a run that has just finished into its folder."""
+    run = FinishedRun.read(folder)
+    write_page(folder / "report.html", [run], origin_of("train", [run]))
 
 
 def _page_runs(runs: Sequence[FinishedRun], thumbnails: bool, allowed: list[str]) -> Iterator[PageRun]:

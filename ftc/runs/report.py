@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import shlex
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +13,15 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-import ftc
 from ftc.config.reports import ReportConfig
-from ftc.files import file_digest, written_whole
+from ftc.files import written_whole
 from ftc.reporting.figures import write_drawn, write_figures, write_sweep_figure
 from ftc.reporting.table import Grid
-from ftc.results import FILE_NAME
 from ftc.runs.collect import Collected, collect
 from ftc.runs.compare import comparison, with_oracle
 from ftc.runs.finished import FinishedRun
 from ftc.runs.groups import Group, grouped
+from ftc.runs.origin import origin_of
 from ftc.runs.page import write_page
 from ftc.runs.planes import plane_figures
 from ftc.runs.scores import score_rows, score_tables
@@ -44,7 +39,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     found = collect([Path(folder) for folder in config.runs])
     groups = grouped(found.runs, config.by if config.view == "scores" else ())
     grids = list(_grids(config, found.runs, groups))
-    origin = provenance("report", found.runs)
+    origin = origin_of("report", found.runs)
     text = _markdown(grids, origin, found)
     print(text)
     folder = Path(_folder(config, origin))
@@ -62,29 +57,6 @@ def _grids(config: ReportConfig, runs: Sequence[FinishedRun], groups: Sequence[G
     if config.view == "scores":
         return score_tables(groups, config)
     return comparison(with_oracle(runs), config, methods=config.view == "methods")
-
-
-def provenance(command: str, runs: Sequence[FinishedRun]) -> dict[str, str]:
-    """The origin of a report: the command, the commit or version of ftc, and a digest of the results."""
-    digests = sorted(file_digest(str(run.folder / FILE_NAME)) or "" for run in runs)
-    return {
-        "command": shlex.join(["python", "-m", f"ftc.{command}", *sys.argv[1:]]),
-        "ftc": _commit() or version("ftc"),
-        "runs": f"{len(runs)}, sha256 {hashlib.sha256(''.join(digests).encode()).hexdigest()[:16]}",
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that ftc runs from, with a mark where it was changed; None elsewhere."""
-    root = Path(ftc.__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    asked = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        found = subprocess.run(asked, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"commit {found.stdout.strip()}"
 
 
 def _folder(config: ReportConfig, origin: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ftc.assembly.components import build_calibrators, build_callback, build_method
-from ftc.assembly.loggers import closing, log_record, logger_factories
+from ftc.assembly.loggers import asked_artifacts, closing, log_record, logger_factories
 from ftc.calibrators import FoldEvidence, fit_all
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError
@@ -24,6 +24,7 @@ from ftc.runs.conclude import conclude
 from ftc.runs.folder import RunFolder, do_once
 from ftc.runs.folds import fold_evidence, train_or_find_fold
 from ftc.runs.moved import Hits, evaluate_moved_weights
+from ftc.runs.page import write_run_page
 from ftc.runs.parts import build_parts, build_source_stage, choose_classes, identity, manifest, shared_facts
 from ftc.runs.processes import all_or_none, check_shared, leads
 from ftc.runs.stages import Stages, goes_on
@@ -111,6 +112,8 @@ def _run(config: TrainConfig, out: Console) -> RunRecord:
                 if calibrator.moves
             }
             record = conclude(training, stages, weights, own_domain, before, after, moved)
+            if any("report" in asked_artifacts(logger) for logger in loggers):
+                write_run_page(folder.path)
             log_record(loggers, record, folder.path, training.trainer.global_step)
         return record
 

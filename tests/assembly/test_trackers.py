@@ -127,7 +127,7 @@ def home(tmp_path_factory) -> Path:
         "calibration.use=[alg,pcv]",
         "logger=[csv,wandb,tensorboard,mlflow]",
         "logger.wandb.artifacts=[model]",
-        "logger.mlflow.artifacts=[model]",
+        "logger.mlflow.artifacts=[model,report]",
         "run_dir=run",
         WANDB_MODE="offline",
         WANDB_DIR=str(home),
@@ -269,7 +269,8 @@ def test_mlflow_has_scalars_charts_and_results(home, mlflow_run, record):
         table = list(csv.DictReader(file))
     assert [float(row["acc_all"]) for row in table] == [s.metrics["acc_all"] for _, s in record.rows()]
     sent = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*.*")}
-    assert {"model/results.json", "model/calibrated.safetensors", "figures/gains.png"} <= sent
+    wanted = {"model/results.json", "model/calibrated.safetensors", "report/report.html", "figures/gains.png"}
+    assert wanted <= sent
 
 
 PLACES = {
@@ -321,7 +322,10 @@ def test_every_logged_name_is_in_the_table_and_every_line_is_of_a_name(
         "CSV": of_csv,
         "W&B": {name for name in of_wandb if not name.startswith("_")},
         "TensorBoard": {name.removesuffix("/text_summary") for name in kinds},
-        "MLflow": {*run.data.metrics, *(name for name in shown if not name.startswith("model/"))},
+        "MLflow": {
+            *run.data.metrics,
+            *(name for name in shown if not name.startswith(("model/", "report/"))),
+        },
     }
     expected = documented()
     assert set(expected) == set(logged)

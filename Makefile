@@ -49,16 +49,17 @@ table: $(DIGITS)  ## Run three partitions of the digits and reprint the README's
 	@$(REPORT) outputs/sweeps/readme to=outputs/reports/readme figures=[] \
 	  metrics=[acc_all,acc_seen,acc_absent,acc_absent_within,harmonic,ausuc] $(ARGS)
 
-# One thread a job: numbers do not depend on how many cores there are.
-figures: $(DEV)  ## Run everything that a figure of the docs shows, 80 runs, and draw them all into docs/figures
-	$(BIN)/python -m ftc.train run_dir=outputs/digits
-	$(BIN)/python -m ftc.train experiment=toy run_dir=outputs/toy
-	for name in $(SWEEPS); do OMP_NUM_THREADS=1 $(BIN)/python -m ftc.train sweep=$$name \
-	  hydra.sweep.dir=outputs/sweeps/$$name hydra/launcher=joblib logger=csv || exit 1; done
-	mkdir -p docs/figures
-	for name in digits toy $(addprefix sweeps/,$(SWEEPS)); do report=outputs/reports/$${name##*/}; \
-	  $(REPORT) outputs/$$name to=$$report figures=[png] >/dev/null || exit 1; \
-	  for path in $$report/figures/*.png; do cp $$path docs/figures/$${name##*/}_$${path##*/}; done; done
+# Sweeps on one thread a job: numbers do not depend on how many cores there are.
+figures: $(DEV)  ## Run everything that a figure of the docs shows, 77 runs, and draw them all into docs/figures
+	$(BIN)/python -m ftc.train run_dir=outputs/figures/digits
+	OMP_NUM_THREADS=1 $(BIN)/python -m ftc.train experiment=toy output_dir=outputs/figures run_dir=outputs/figures/toy
+	for name in $(SWEEPS); do OMP_NUM_THREADS=1 $(BIN)/python -m ftc.train sweep=$$name output_dir=outputs/figures \
+	  hydra.sweep.dir=outputs/figures/$$name hydra/launcher=joblib logger=csv || exit 1; done
+	for name in digits toy $(SWEEPS); do \
+	  $(REPORT) outputs/figures/$$name to=outputs/figures/reports/$$name figures=[png] >/dev/null || exit 1; done
+	for picture in $$(grep -oh 'figures/[a-z_]*/[a-z_]*[.]png' README.md docs/*.md | sort -u); do \
+	  run=$$(basename $$(dirname $$picture)); mkdir -p docs/figures/$$run; \
+	  cp outputs/figures/reports/$$run/figures/$${picture##*/} docs/$$picture || exit 1; done
 
 study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=outputs/sweeps/methods)
 	$(BIN)/python -m ftc.compare runs=$(RUNS) methods=true $(ARGS)

@@ -232,12 +232,15 @@ class CheckConfig(Callback):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
         grid = config.hydra.sweeper.get("_target_") != optuna_sweeper.PLUGIN
         # Values that the configuration sweeps; those of the command line come later, and so override them.
-        swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        # As they were given: what one refers to, such as ${seed}, is another value in every job.
+        given = OmegaConf.to_container(config.hydra, resolve=False)
+        assert isinstance(given, dict)
+        swept = [f"{key}={value}" for key, value in (given["sweeper"].get("params") or {}).items()]
         jobs: dict[str, list[str]] = {}
         objective = None
         try:
             check_installed(config)
-            for overrides in expand([*swept, *config.hydra.overrides.task], grid):
+            for overrides in expand([*swept, *given["overrides"]["task"]], grid):
                 job = self._checked_job(config, overrides)
                 if isinstance(job, JobConfig):
                     jobs[job.run_name()] = overrides

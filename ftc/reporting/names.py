@@ -23,3 +23,9 @@ def stage_title(name: str, stage: StageRecord) -> str:
 def readable(key: str) -> str:
     """A stage's key made readable, where its record is not at hand or has no title."""
     return "fine-tuned" if key == "fine_tuned" else key.replace("_", " ")
+
+
+def key_title(key: str) -> str:
+    """A key of the configuration in print: its last part, or the one before where that says what it is of."""
+    *before, last = key.split(".")
+    return readable(before[-1] if before and last in ("name", "kind", "_target_") else last)

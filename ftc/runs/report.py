@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ftc.config.reports import ReportConfig
 from ftc.files import written_whole
 from ftc.reporting.figures import write_drawn, write_figures, write_sweep_figure
+from ftc.reporting.names import key_title
 from ftc.reporting.table import Grid
 from ftc.runs.collect import Collected, collect
 from ftc.runs.compare import comparison, with_oracle
@@ -107,7 +108,7 @@ def _draw(folder: Path, runs: Sequence[FinishedRun], groups: Sequence[Group], co
         stages = {"ausuc": ["source", "fine_tuned"]}
         stages["acc_all"] = ["source", "fine_tuned", *(str(name) for name, _ in deployed), "oracle"]
         for metric, of_metric in stages.items():
-            path = folder / f"{metric}_by_{x.rpartition('.')[-1]}"
+            path = folder / f"{metric}_by_{key_title(x).replace(' ', '_')}"
             rows = score_rows(groups, metric, of_metric)
             write_sweep_figure(path, rows, x, series, metric, config.figures)
 

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from ftc.config.reports import ReportConfig
 from ftc.errors import InputError
 from ftc.reporting.figures import ScoreRow
-from ftc.reporting.names import stage_title
+from ftc.reporting.names import key_title, stage_title
 from ftc.reporting.statistics import Replication, bootstrap_mean, replication, sign_flip
 from ftc.reporting.table import Cell, Grid, signed
 from ftc.results import LANES, METRICS, Lane, StageRecord
@@ -165,8 +165,8 @@ class _Table:
     def keys(self) -> tuple[str, ...]:
         """Titles of the keys, as short as they can be told apart."""
         keys = list(self.rows[0].group.values) if self.rows else []
-        short = Counter(key.rpartition(".")[-1] for key in keys)
-        return tuple(key if short[s := key.rpartition(".")[-1]] > 1 else s for key in keys)
+        short = Counter(map(key_title, keys))
+        return tuple(key if short[key_title(key)] > 1 else key_title(key) for key in keys)
 
     def _grid(
         self, columns: Sequence[str], cells: Callable[[Row], Sequence[Cell]], title: str, *notes: str

@@ -213,6 +213,7 @@ def test_calibrators_that_want_held_out_images_say_so(at_home):
         train(config)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_what_is_evaluated_and_kept(at_home):
     options = (
         "trainer=cpu",

@@ -18,7 +18,7 @@ import pytest
 from ftc import InputError
 from ftc.cli.sweeps import Sweep, add_row, job_row, read_rows
 from ftc.results import RunRecord
-from tests.commands import run_fresh
+from tests.commands import run_fresh, run_module
 from tests.runs.test_train import wandb_records
 
 TINY = (
@@ -279,3 +279,11 @@ def test_rows_written_at_once_are_all_there(tmp_path):
 
 
 # What it may look at
+
+
+def test_jobs_that_refer_to_another_key_find_their_own_rows(tmp_path):
+    arguments = ("-m", "seed=0,1", "source.seed=${seed}", "optimizer.name=nonsense", "hydra.sweep.dir=sweep")
+    result = run_module("train", tmp_path, *arguments, *TINY, "logger=csv")
+    assert result.returncode == 1
+    assert LOST not in result.stderr
+    assert [row["status"] for row in read_rows(tmp_path / "sweep" / "sweep.csv")] == ["failed", "failed"]

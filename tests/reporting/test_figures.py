@@ -161,12 +161,12 @@ def test_numbers_have_an_axis_and_names_have_places():
     wide = sweep_scores([score("a", lr=x) for x in ("0.1", "0.001", "0.01")], "lr", None, "ausuc")
     assert wide.axes[0].get_xscale() == "log" and wide.axes[0].get_ylabel() == "AUSUC (%)"
     assert [text.get_text() for text in wide.axes[0].get_xticklabels()] == ["0.001", "0.01", "0.1"]
-    assert "AUSUC by lr a marker is the mean of 3 runs, bars are ± a standard deviation" in title(wide)
+    assert "AUSUC by lr markers: means of 3 runs ± a standard deviation" in title(wide)
     narrow = sweep_scores([score("a", lr=x) for x in ("2", "8", "4")], "lr", None, "gap").axes[0]
     assert narrow.get_xscale() == "linear" and narrow.get_ylabel() == "gap"
     names = sweep_scores([score("a", n=1, head=x) for x in ("linear", "1")], "head", None, "ausuc")
     assert [text.get_text() for text in names.axes[0].get_xticklabels()] == ["linear", "1"]
-    assert "a marker is a run" in title(names)
+    assert "markers: single runs ±" in title(names)
     long = sweep_scores([score("a", head=x * 15) for x in "abc"], "head", None, "ausuc").axes[0]
     assert [text.get_text()[0] for text in long.get_yticklabels()] == ["a", "b", "c"]
     assert (long.get_xlabel(), long.get_ylabel()) == ("AUSUC (%)", "head")

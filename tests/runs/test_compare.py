@@ -74,6 +74,7 @@ def pooled(tmp_path_factory) -> FinishedRun:
     return FinishedRun.read(home / "run")
 
 
+@pytest.mark.slow
 def test_a_refit_on_the_same_pool_finds_what_the_run_found(pooled):
     recorded = {gap.estimator: gap.points for gap in recorded_gaps([pooled], "unlabelled")}
     refitted = {gap.estimator: gap.points for gap in refitted_gaps([pooled])}
@@ -83,12 +84,14 @@ def test_a_refit_on_the_same_pool_finds_what_the_run_found(pooled):
     assert refitted == pytest.approx(recorded, abs=0.1)
 
 
+@pytest.mark.slow
 def test_other_shares_in_the_pool_move_what_assumes_them(pooled):
     shifted = {gap.estimator: gap.points for gap in refitted_gaps([pooled], -0.2)}
     assert len(shifted) == 4
     assert shifted != {gap.estimator: gap.points for gap in refitted_gaps([pooled])}
 
 
+@pytest.mark.slow
 def test_the_floor_is_what_labels_of_one_half_lose_on_the_other(pooled):
     (gap,) = floor_gaps([pooled])
     saved = load_file(pooled.folder / "predictions.safetensors")

@@ -191,6 +191,7 @@ def test_killed_behind_every_checkpoint(at_work, overrides, steps, monkeypatch, 
     assert_same(content(whole), content(killed))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_ends_the_run(whole, home):
     shutil.copytree(home / "whole" / "outputs", home / "stopped" / "outputs")
     run = Interrupted(home / "stopped", *TINY, "checkpoint_minutes=60")

@@ -342,6 +342,7 @@ def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
     assert result.stdout.count("Source model trained") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(tmp_path):
     short = (*SHORT, "trainer.accelerator=cpu", "calibration.use=[alg,interpolated_prototypes]")
     one = run_train(tmp_path, *short, "run_dir=one")

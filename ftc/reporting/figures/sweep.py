@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ftc.reporting.figures.style import BLUE, CALIBRATORS, GREY, LINES, MARKERS, titled
-from ftc.reporting.names import readable
+from ftc.reporting.names import key_title, readable
 from ftc.results import METRICS
 
 _COLOURS = (BLUE, *CALIBRATORS, GREY)
@@ -82,17 +82,17 @@ def sweep_scores(rows: Sequence[ScoreRow], x: str, series: str | None, metric: s
             axes.set_title(shown[0], fontsize=10)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
-    labels = [_short(x), f"{METRICS[metric]} (%)" if metric in METRICS else readable(metric)]
+    labels = [key_title(x), f"{METRICS[metric]} (%)" if metric in METRICS else readable(metric)]
     across, up = labels[::-1] if axis.down else labels
     for axes in grid[-1]:
         axes.set_xlabel(across)
     for axes in grid[:, 0]:
         axes.set_ylabel(up)
     axis.show(grid.flat)
-    titled(figure, f"{METRICS.get(metric, metric)} by {_short(x)}", _what_a_marker_is(rows))
+    titled(figure, f"{METRICS.get(metric, metric)} by {key_title(x)}", _what_a_marker_is(rows))
     drawn = [axes.get_legend_handles_labels() for axes in grid.flat]
     every = {label: handle for of_panel in drawn for handle, label in zip(*of_panel, strict=True)}
-    figure.legend(every.values(), every.keys(), loc="outside lower center", ncols=min(3, len(every)))
+    figure.legend(every.values(), every.keys(), loc="outside lower center", ncols=min(4, len(every)))
     return figure
 
 
@@ -183,10 +183,6 @@ def _draw(
         axes.plot([], [], color=colour, linestyle=style, marker=marker, label=label)
 
 
-def _short(key: str) -> str:
-    return readable(key.rpartition(".")[-1])
-
-
 def _number(text: str) -> float | None:
     try:
         number = float(text)
@@ -205,8 +201,8 @@ def _look(number: int, stage: str, one_value: bool) -> tuple[str, str, str]:
 
 def _what_a_marker_is(rows: Sequence[ScoreRow]) -> str:
     counts = sorted({row.n for row in rows})
-    interval = ", bars are ± a standard deviation" if any(row.low is not None for row in rows) else ""
+    spread = " ± a standard deviation" if any(row.low is not None for row in rows) else ""
     if counts == [1]:
-        return f"a marker is a run{interval}"
+        return f"markers: single runs{spread}"
     several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    return f"a marker is the mean of {several} runs{interval}"
+    return f"markers: means of {several} runs{spread}"

@@ -378,7 +378,7 @@ class RunRecord(BaseModel):
         try:
             content = json.loads(path.read_bytes())
             written = content.pop("digest", None) if isinstance(content, dict) else None
-            record = cls.model_validate_json(json.dumps(content))
+            record = cls.model_validate(content)
             # Records of older versions have no digest.
             if written not in (None, _digest(content)):
                 raise InputError(f"{path}: was changed after the run; repeat it with overwrite=true")

@@ -19,9 +19,6 @@ from ftc.reporting.damage import damage_report
 from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, stage_title
 from ftc.results import METRICS, Lane, RunRecord, StageRecord
 
-# Characters of a page from which on runs, but for the first, have drawn curves instead of their images.
-BUDGET = 8_000_000
-
 # Cells a side of the unit square: points of a curve in one cell look like one.
 _CELLS = 512
 # The same of the small curves, one an epoch.
@@ -87,7 +84,7 @@ class PageRun:
         folder: name of the run's folder, which tells it from all others.
         class_names: one name for each head column.
         config: the run's configuration.
-        images: its test images; None where the run kept no predictions.
+        images: its test images; None where the page has none of them.
         epochs: one row for each epoch, see `ftc.runs.finished.FinishedRun.epochs`.
         differs: values of the keys in which the page's runs differ, as text.
         notes: what the page lacks, sentences.
@@ -112,20 +109,12 @@ def page_html(runs: Iterable[PageRun], provenance: Mapping[str, str]) -> str:
         runs: the runs, at least one, in the order of their list. They are taken one by one.
         provenance: how the page was made: labels and texts.
     """
-    data, heads, details, rows, used = [], [], [], [], 0
+    data, heads, details, rows = [], [], [], []
     for number, run in enumerate(runs):
-        notes, content = list(run.notes), _json(run_data(run))
-        if number and used + len(content) > BUDGET:
-            content = _json(run_data(run, with_images=False))
-            notes.append(
-                "To keep the page small, it has no data of this run's single images: the curve is drawn, and "
-                "γ cannot be moved. A page of this run alone has them."
-            )
-        table = _details(number, run)
-        used += len(content) + len(table)
+        content = _json(run_data(run))
         data.append(f'<script type="application/json" id="data-{number}">{content}</script>')
-        heads.append(_head(number, run, notes))
-        details.append(table)
+        heads.append(_head(number, run))
+        details.append(_details(number, run))
         # The list of runs needs no images, which may be many.
         rows.append(replace(run, images=None))
     title = rows[0].record.name if len(rows) == 1 else f"{len(rows)} runs"
@@ -142,14 +131,9 @@ def page_html(runs: Iterable[PageRun], provenance: Mapping[str, str]) -> str:
     )
 
 
-def run_data(run: PageRun, with_images: bool = True) -> dict[str, Any]:
-    """The data of a run that ``page.js`` works with, ready for JSON.
-
-    Args:
-        run: the run.
-        with_images: False leaves out what is known of single images.
-    """
-    record, images = run.record, run.images if with_images else None
+def run_data(run: PageRun) -> dict[str, Any]:
+    """The data of a run that ``page.js`` works with, ready for JSON."""
+    record, images = run.record, run.images
     groups = np.zeros(record.partition.num_classes, dtype=np.uint8)
     groups[list(record.partition.seen)] = 1
     groups[list(record.partition.absent)] = 2
@@ -264,11 +248,16 @@ def _number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _head(number: int, run: PageRun, notes: Sequence[str]) -> str:
+def _unbroken(text: str) -> str:
+    """The text with percents kept on a line with their numbers."""
+    return text.replace(" %", "&nbsp;%")
+
+
+def _head(number: int, run: PageRun) -> str:
     """What stands above everything that moves: the run's name, what fine-tuning did, what is missing."""
     record = run.record
-    damage = "".join(f"<p>{escape(line)}</p>" for line in damage_report(record))
-    missing = "".join(f"<p>{escape(line)}</p>" for line in notes)
+    damage = "".join(f"<p>{_unbroken(escape(line))}</p>" for line in damage_report(record))
+    missing = "".join(f"<p>{escape(line)}</p>" for line in run.notes)
     name = escape(f"{run.folder}: {record.name}")
     return (
         f'<section class="head" data-run="{number}"><h2 class="of-many">{name}</h2>'

@@ -58,8 +58,10 @@ def replication(values: Mapping[str, Sequence[float]]) -> Replication:
     )
 
 
+# Calibrators repeat the numbers that γ does not move.
+@lru_cache(maxsize=1024)
 def bootstrap_mean(
-    values: Sequence[float], replicates: int, confidence: float, seed: int
+    values: tuple[float, ...], replicates: int, confidence: float, seed: int
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the mean of independent values; None for fewer than two.
 

@@ -27,6 +27,8 @@ from ftc.runs.outputs import images_of
 
 # Of the small images of a page: how many there are, all their bytes, and the longer side of each in pixels.
 MOST_THUMBNAILS, THUMBNAIL_BYTES, THUMBNAIL_SIDE = 300, 500_000, 56
+# Images of all runs of a page; runs after the first that would bring more have drawn curves instead.
+MOST_IMAGES = 50_000
 
 
 def write_page(
@@ -66,8 +68,12 @@ def write_run_page(folder: Path) -> None:
 
 
 def _page_runs(runs: Sequence[FinishedRun], thumbnails: bool, allowed: list[str]) -> Iterator[PageRun]:
+    number = 0
     for run, differs in zip(runs, told_apart(runs), strict=True):
-        images, notes, shown = page_images(run), list(_missing(run)), {}
+        number += sum(run.record.num_samples.values())
+        has_room = run is runs[0] or number <= MOST_IMAGES
+        images, epochs, shown = page_images(run) if has_room else None, run.epochs(), {}
+        notes = list(_missing(run, has_room, epochs))
         if thumbnails and images is not None:
             try:
                 shown = _thumbnails(run, images, len(runs), allowed)
@@ -79,7 +85,7 @@ def _page_runs(runs: Sequence[FinishedRun], thumbnails: bool, allowed: list[str]
             class_names=_class_names(run),
             config=run.config,
             images=images,
-            epochs=run.epochs(),
+            epochs=epochs,
             differs=differs,
             notes=notes,
             thumbnails=shown,
@@ -123,10 +129,15 @@ def _class_names(run: FinishedRun) -> list[str]:
     return [known.get(column, f"class {column}") for column in range(run.partition.num_classes)]
 
 
-def _missing(run: FinishedRun) -> Iterator[str]:
+def _missing(run: FinishedRun, has_room: bool, epochs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Sentences on what the page cannot show of a run."""
     sizes = run.record.num_samples
-    if not run.keeps_outputs:
+    if not has_room:
+        yield (
+            "To keep the page small, it has no data of this run's single images: the curve is drawn, and γ "
+            "cannot be moved. A page of this run alone has them."
+        )
+    elif not run.keeps_outputs:
         yield (
             "This run kept no predictions, so that γ cannot be moved here and no image is listed; runs of "
             "ftc.train and ftc.evaluate keep them."
@@ -137,7 +148,7 @@ def _missing(run: FinishedRun) -> Iterator[str]:
                 f"No test image is of a class that is {group}: there is no {symbol}, no seen–absent curve "
                 "and no oracle."
             )
-    if not run.epochs():
+    if not epochs:
         yield "Nothing was trained epoch by epoch in this run, so that there are no charts over epochs."
 
 

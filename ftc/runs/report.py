@@ -19,7 +19,6 @@ from ftc.reporting.figures import write_drawn, write_figures, write_sweep_figure
 from ftc.reporting.names import key_title
 from ftc.reporting.table import Grid
 from ftc.runs.collect import Collected, collect
-from ftc.runs.compare import comparison, with_oracle
 from ftc.runs.finished import FinishedRun
 from ftc.runs.groups import Group, grouped
 from ftc.runs.origin import origin_of
@@ -57,6 +56,9 @@ def report(config: ReportConfig) -> dict[str, Any]:
 def _grids(config: ReportConfig, runs: Sequence[FinishedRun], groups: Sequence[Group]) -> Iterator[Grid]:
     if config.view == "scores":
         return score_tables(groups, config)
+    # Gaps and methods want Lightning, whose import takes longer than all of the above.
+    from ftc.runs.compare import comparison, with_oracle
+
     return comparison(with_oracle(runs), config, methods=config.view == "methods")
 
 

@@ -16,8 +16,8 @@ import torch
 
 from ftc import ClassPartition
 from ftc.functional import accuracies, partition_accuracy, reduce_logits, seen_absent_curve
-from ftc.reporting import page
 from ftc.reporting.page import PageRun, page_html
+from ftc.runs import page
 from ftc.runs.page import write_page
 from tests.pages import CALIBRATORS, chromium, epoch_rows, finished_run, flips, screen
 from tests.reporting.test_reporting import record
@@ -107,7 +107,7 @@ def test_later_runs_beyond_the_budget_have_drawn_curves_alone(tmp_path, monkeypa
     write_page(tmp_path / "whole.html", runs, {})
     whole = (tmp_path / "whole.html").read_text()
     assert all(data["models"] for data in data_of(whole))
-    monkeypatch.setattr(page, "BUDGET", 1)
+    monkeypatch.setattr(page, "MOST_IMAGES", 1)
     write_page(tmp_path / "small.html", runs, {})
     small = (tmp_path / "small.html").read_text()
     first, *others = data_of(small)

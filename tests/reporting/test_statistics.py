@@ -57,10 +57,10 @@ def test_partitions_weigh_the_same_however_many_seeds_they_have(values):
 
 
 def test_bootstrap_interval_of_a_mean():
-    values = [float(v) for v in range(100)]
+    values = tuple(float(v) for v in range(100))
     low, high = bootstrap_mean(values, 4000, 0.95, seed=0)
     error = statistics.stdev(values) / 10
     assert low == pytest.approx(49.5 - 1.96 * error, abs=0.5)
     assert high == pytest.approx(49.5 + 1.96 * error, abs=0.5)
-    assert bootstrap_mean([1.0], 100, 0.95, seed=0) is None
+    assert bootstrap_mean((1.0,), 100, 0.95, seed=0) is None
     assert bootstrap_mean(values, 0, 0.95, seed=0) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from attrs import frozen
@@ -167,15 +168,17 @@ def _draw(
         for row in sorted(rows, key=lambda row: axis.places[row.values[x]]):
             by_value.setdefault(row.values[x], []).append(row)
         places = [axis.beside(of_value, number - (len(lines) - 1) / 2) for of_value in by_value]
-        for place, found in zip(places, by_value.values(), strict=True):
-            for row in found:
-                low, high = (row.mean if end is None else end for end in (row.low, row.high))
-                bars = [[scale * (row.mean - low)], [scale * (high - row.mean)]]
-                look = {"color": colour, "marker": marker, "markersize": 5}
-                if axis.down:
-                    axes.errorbar(scale * row.mean, place, xerr=bars, capsize=3, linewidth=1, **look)
-                else:
-                    axes.errorbar(place, scale * row.mean, yerr=bars, capsize=3, linewidth=1, **look)
+        drawn = [
+            (place, row) for place, found in zip(places, by_value.values(), strict=True) for row in found
+        ]
+        at = [place for place, _ in drawn]
+        scores = [scale * row.mean for _, row in drawn]
+        bars = [
+            [scale * (row.mean - (row.mean if row.low is None else row.low)) for _, row in drawn],
+            [scale * ((row.mean if row.high is None else row.high) - row.mean) for _, row in drawn],
+        ]
+        plot = partial(axes.errorbar, fmt=marker, color=colour, markersize=5, capsize=3, linewidth=1)
+        plot(scores, at, xerr=bars) if axis.down else plot(at, scores, yerr=bars)
         style = "none" if axis.scale == "names" else style
         means = [scale * sum(row.mean for row in found) / len(found) for found in by_value.values()]
         if not axis.down:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from attrs import frozen
@@ -73,6 +74,7 @@ def told_apart(runs: Sequence[FinishedRun]) -> list[dict[str, str]]:
     return [{**values[id(run)], **{key: run.value(key) or "–" for key in seeds}} for run in runs]
 
 
+@lru_cache(maxsize=1024)
 def _described(run: FinishedRun) -> dict[str, str]:
     """The values that may tell a run from others, as text, by dotted key; a name has its data's behind it."""
     found = dict(_leaves(run.config, ""))
@@ -80,7 +82,7 @@ def _described(run: FinishedRun) -> dict[str, str]:
     kept = tuple(f"calibration.calibrators.{name}." for name in used)
     name = " ".join(found[key] for key in (NAME, "data.label") if found.get(key, "null") != "null")
     return {
-        METHOD: run.record.method or "no training",
+        METHOD: run.record.method or found.get("method._target_", "no training").rpartition(".")[-1],
         NUM_SEEN: str(len(run.partition.seen)),
         **{
             key: text

@@ -72,8 +72,8 @@ def _page_runs(runs: Sequence[FinishedRun], thumbnails: bool, allowed: list[str]
     for run, differs in zip(runs, told_apart(runs), strict=True):
         number += sum(run.record.num_samples.values())
         has_room = run is runs[0] or number <= MOST_IMAGES
-        images, epochs, shown = page_images(run) if has_room else None, run.epochs(), {}
-        notes = list(_missing(run, has_room, epochs))
+        images, epochs = (page_images(run), run.epochs()) if has_room else (None, [])
+        notes, shown = list(_missing(run, has_room, epochs)), {}
         if thumbnails and images is not None:
             try:
                 shown = _thumbnails(run, images, len(runs), allowed)
@@ -134,8 +134,8 @@ def _missing(run: FinishedRun, has_room: bool, epochs: Sequence[Mapping[str, Any
     sizes = run.record.num_samples
     if not has_room:
         yield (
-            "To keep the page small, it has no data of this run's single images: the curve is drawn, and γ "
-            "cannot be moved. A page of this run alone has them."
+            "To keep the page small, it has neither single images nor epochs of this run: the curve is drawn, "
+            "and γ cannot be moved. A page of this run alone has them."
         )
     elif not run.keeps_outputs:
         yield (
@@ -148,7 +148,7 @@ def _missing(run: FinishedRun, has_room: bool, epochs: Sequence[Mapping[str, Any
                 f"No test image is of a class that is {group}: there is no {symbol}, no seen–absent curve "
                 "and no oracle."
             )
-    if not epochs:
+    if has_room and not epochs:
         yield "Nothing was trained epoch by epoch in this run, so that there are no charts over epochs."
 
 

@@ -16,7 +16,7 @@ import torch
 
 from ftc import ClassPartition
 from ftc.functional import accuracies, partition_accuracy, reduce_logits, seen_absent_curve
-from ftc.reporting.page import PageRun, page_html
+from ftc.reporting.page import PageRun, _drawn, page_html
 from ftc.runs import page
 from ftc.runs.page import write_page
 from tests.pages import CALIBRATORS, chromium, epoch_rows, finished_run, flips, screen
@@ -120,13 +120,13 @@ def test_later_runs_beyond_the_budget_have_drawn_curves_alone(tmp_path, monkeypa
 
 def test_curves_are_thinned_where_nobody_sees_it():
     seen, absent = np.linspace(1, 0, 20_000), np.linspace(0, 1, 20_000) ** 3
-    drawn = page._drawn(seen.tolist(), absent.tolist(), 128)
+    drawn = _drawn(seen.tolist(), absent.tolist(), 128)
     x, y = np.array(drawn["seen"]), np.array(drawn["absent"])
     assert len(x) < 260
     assert (x[0], y[0], x[-1], y[-1]) == (1, 0, 0, 1)
     # Between kept points the curve stays within a cell of the line.
     assert np.abs(np.interp(1 - seen, 1 - x, y) - absent).max() < 1 / 128
-    assert page._drawn([0.5, None], [0.1, 0.2], 128) is None
+    assert _drawn([0.5, None], [0.1, 0.2], 128) is None
 
 
 @pytest.mark.parametrize("average", ["sample", "class"])
@@ -356,7 +356,7 @@ def test_runs_are_picked_and_sorted_by_keyboard(tmp_path, browser):
     buttons = browser.find_elements("css selector", "#runs .sort")
     named = {button.text.replace("\n", " "): button for button in buttons}
     # The seed tells the same runs apart as the method, which is listed.
-    assert {"method", "AUSUC"} <= set(named) and "seed" not in named
+    assert {"method._target_", "AUSUC"} <= set(named) and "seed" not in named
 
     def order() -> list[int]:
         return shown_page.js(
@@ -369,7 +369,7 @@ def test_runs_are_picked_and_sorted_by_keyboard(tmp_path, browser):
     named["AUSUC"].send_keys("\ue007")
     assert order() == sorted(range(3), key=lambda i: ausuc[i])
     assert shown_page.js("return document.querySelectorAll('#runs [aria-sort=ascending]').length") == 1
-    named["method"].send_keys(" ")
+    named["method._target_"].send_keys(" ")
     assert [methods[i] for i in order()] == ["LoRA", "Full", "BitFit"]
     browser.find_element("css selector", '[data-pick="2"]').send_keys("\ue007")
     assert "200 test images" in shown_page.text("accuracies")

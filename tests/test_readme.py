@@ -181,3 +181,10 @@ def test_the_papers_recipe_is_one_word_away():
             "recipe=paper",
         )
         assert composed(TrainConfig, "train", *arguments).calibration.use == ["alg"]
+
+
+def test_every_picture_of_the_pages_is_there():
+    root = Path(__file__).parents[1]
+    for page in (root / "README.md", *(root / "docs").glob("*.md")):
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()):
+            assert (page.parent / picture).is_file(), f"{page.name}: {picture}"

@@ -24,7 +24,7 @@ from ftc.reporting.table import Grid
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Cell = str | float | None
+Value = str | float | None
 
 
 @frozen
@@ -61,7 +61,7 @@ class ResultsPanel:
     step: int
     scalars: Mapping[str, float]
     header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[Value]]
     figures: Sequence[Path]
     files: Mapping[str, Sequence[Path]]
 
@@ -245,7 +245,7 @@ def _key(figure: Path) -> str:
     return f"figures/{figure.stem}"
 
 
-def _printed(cell: Cell) -> str:
+def _printed(cell: Value) -> str:
     if cell is None:
         return "–"
     return cell if isinstance(cell, str) else f"{cell:.4f}"

@@ -14,7 +14,7 @@ from pydantic import (
 from ftc.config.calibration import CalibrationConfig, CalibratorsConfig
 from ftc.config.data import DataConfig
 from ftc.config.model import ClipModelConfig, ModelConfig
-from ftc.config.node import Natural, Node, Positive, Seed, Target
+from ftc.config.node import FigureFormat, Natural, Node, Positive, Seed, Target
 from ftc.config.partition import NamedPartition, PartitionConfig
 from ftc.config.training import OptimizerConfig, SchedulerConfig, SourceConfig, TrainerConfig
 from ftc.errors import InputError
@@ -27,7 +27,7 @@ LOGIT_FILES = (".npz", ".npy", ".safetensors", ".parquet")
 # Keys that do not change a run's numbers: its name does not depend on them either.
 NOT_COMPUTED = (
     *("run_dir", "group", "output_dir", "cache_dir", "logger"),
-    *("overwrite", "resume", "checkpoint_minutes", "objective", "allow_targets"),
+    *("overwrite", "resume", "checkpoint_minutes", "objective", "allow_targets", "figures"),
 )
 # Those of the group ``calibration``: what is printed of a record that has everything.
 _PRINTED = ("per_class", "probabilities")
@@ -40,6 +40,7 @@ class JobConfig(Node, ABC):
     output_dir: str
     run_dir: str | None
     overwrite: bool
+    figures: list[FigureFormat]
     allow_targets: list[str]
     calibration: CalibratorsConfig
 

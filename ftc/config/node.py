@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -28,5 +28,7 @@ Length = Annotated[int, Field(ge=1, le=2**14)]  # pixels
 Positive = Annotated[float, Field(gt=0, le=1e4)]
 NonNegative = Annotated[float, Field(ge=0, le=1e4)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+FigureFormat = Literal["png", "pdf", "svg"]
 
 Target = Annotated[dict[str, Any], AfterValidator(_has_target)]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ftc.config.node import Natural, Node, Seed
+from ftc.config.node import FigureFormat, Natural, Node, Seed
 from ftc.errors import InputError
 from ftc.results import METRICS
 
@@ -46,7 +46,7 @@ class ReportConfig(ViewConfig):
     baseline: dict[str, str | int | float | bool | None]
     replicates: Natural
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    figures: list[Literal["png", "pdf", "svg"]]
+    figures: list[FigureFormat]
     page: bool
     thumbnails: bool
 

@@ -45,7 +45,7 @@ def _run(config: CalibrateConfig, out: Console) -> RunRecord:
             out.print(f"{key}: {dropped} samples are not of seen classes and take no part")
     with folder.claimed(config.overwrite):
         folder.start(config)
-        folder.keep_figures(record)
+        folder.keep_figures(record, config.figures)
         folder.keep_per_class(record)
         folder.finish(record)
     return record

@@ -107,10 +107,12 @@ def conclude(
             write_bundle(folder.path, record, deployed, parts.calibrators[deployed])
             of_moved = {name: result["predictions"] for name, result in moved.items()}
             folder.keep_predictions({**predictions, **of_moved}, record)
-            folder.keep_epochs(callback.history, record)
+            folder.keep_epochs(callback.history)
+            folder.keep_figures(record, parts.config.figures, callback.history)
             folder.keep_per_class(record)
-            finished = FinishedRun(folder.path, record, parts.config.model_dump())
-            folder.keep_drawn(plane_figures(finished))
+            if parts.config.figures:
+                finished = FinishedRun(folder.path, record, parts.config.model_dump())
+                folder.keep_drawn(plane_figures(finished), parts.config.figures)
     record = record.model_copy(update={"timing": stages.timing})
     if leads():
         folder.finish(record)

@@ -90,7 +90,7 @@ def _run(config: EvaluateConfig, out: Console) -> RunRecord:
             if record.deployed is not None:
                 write_bundle(folder.path, record, record.deployed, calibrators[record.deployed])
             folder.keep_predictions(found, record)
-            folder.keep_figures(record)
+            folder.keep_figures(record, config.figures)
             folder.keep_per_class(record)
             folder.finish(record)
         return record

@@ -26,6 +26,7 @@ from ftc.files import damage, flush, remove_parts, written_whole
 from ftc.models import Classifier, description, save_weights
 from ftc.partition import PartitionManifest
 from ftc.reporting.figures import write_drawn, write_figures
+from ftc.reporting.figures.style import Format
 from ftc.reporting.tables import print_record
 from ftc.results import CONFIG_FILE, CURVE_FIELDS, FILE_NAME, RunRecord
 
@@ -235,13 +236,16 @@ class RunFolder:
         metadata = {"partition": record.partition.model_dump(mode="json")}
         save_weights(self.path / PREDICTIONS, flat, metadata)
 
-    def keep_figures(self, record: RunRecord) -> None:
-        """Write ``figures/`` of a record without epochs."""
-        write_figures(self.path / "figures", record)
+    def keep_figures(
+        self, record: RunRecord, formats: Sequence[Format], history: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Write ``figures/`` in these formats, with those over epochs where there is a history of them."""
+        if formats:
+            write_figures(self.path / "figures", record, _scalars(history), formats)
 
-    def keep_drawn(self, figures: Mapping[str, Figure]) -> None:
+    def keep_drawn(self, figures: Mapping[str, Figure], formats: Sequence[Format]) -> None:
         """Write figures that are drawn already to ``figures/``, by name."""
-        write_drawn(self.path / "figures", figures)
+        write_drawn(self.path / "figures", figures, formats)
 
     def keep_per_class(self, record: RunRecord) -> None:
         """Write ``per_class.csv``: one row a class, with its accuracies in fractions."""
@@ -259,13 +263,16 @@ class RunFolder:
                 first = (column, found.names[row], groups[column], found.num_samples[row])
                 writer.writerow([*first, *(values[row] for values in numbers.values())])
 
-    def keep_epochs(self, history: Sequence[Mapping[str, Any]], record: RunRecord) -> None:
-        """Write ``epochs.parquet``, with scalars and curve of every epoch, and ``figures/``."""
-        rows = [{name: v for name, v in row.items() if name != "curve"} for row in history]
+    def keep_epochs(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write ``epochs.parquet``, with scalars and curve of every epoch."""
+        rows = _scalars(history)
         names = dict.fromkeys(name for row in rows for name in row)
         columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
         for field in CURVE_FIELDS:
             columns[f"curve_{field}"] = [getattr(row["curve"], field).tolist() for row in history]
         with written_whole(self.path / EPOCHS) as temporary:
             pq.write_table(pa.table(columns), temporary)
-        write_figures(self.path / "figures", record, rows)
+
+
+def _scalars(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "curve"} for row in history]

@@ -134,7 +134,7 @@ def _missing(run: FinishedRun, has_room: bool, epochs: Sequence[Mapping[str, Any
     sizes = run.record.num_samples
     if not has_room:
         yield (
-            "To keep the page small, it has neither single images nor epochs of this run: the curve is drawn, "
+            "To keep the page small, it has neither single images nor epochs of this run: the curve is drawn "
             "and γ cannot be moved. A page of this run alone has them."
         )
     elif not run.keeps_outputs:

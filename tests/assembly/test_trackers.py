@@ -124,6 +124,7 @@ def home(tmp_path_factory) -> Path:
     done = run_train(
         home,
         *SHORT[:2],
+        "figures=[png]",
         "calibration.use=[alg,pcv]",
         "logger=[csv,wandb,tensorboard,mlflow]",
         "logger.wandb.artifacts=[model]",

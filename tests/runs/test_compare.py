@@ -246,6 +246,7 @@ def test_a_report_of_groups_and_of_a_single_run_has_figures(sweep):
     drawn = {path.name for path in (sweep.parent / "by" / "figures").iterdir()}
     assert drawn == {"acc_all_by_seed.png", "ausuc_by_seed.png"}
     (run, _) = read_runs(sweep)
+    assert not (run.folder / "figures").exists()
     single = run_module("report", sweep.parent, str(run.folder), "page=false", "figures=[png,pdf]", "to=one")
     assert single.returncode == 0, single.stderr
     drawn = {path.name for path in (sweep.parent / "one" / "figures").iterdir()}

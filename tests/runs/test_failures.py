@@ -43,7 +43,7 @@ SHORT = (
 
 
 def config(*overrides: str) -> TrainConfig:
-    return composed(TrainConfig, "train", *SHORT, *overrides)
+    return composed(TrainConfig, "train", "figures=[]", *SHORT, *overrides)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ USUAL = ("as usual", "moved in the end")
 )
 def test_gamma_is_of_the_final_weights(tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
-    train(composed(TrainConfig, "train", *SHORT, *OPTIONS[options]))
+    train(composed(TrainConfig, "train", "figures=[]", *SHORT, *OPTIONS[options]))
     run = Path("run")
     record, predictions = RunRecord.read(run), load_file(run / "predictions.safetensors")
     overlay = {"input_size": (1, 32, 32), "mean": (0.5,), "std": (0.5,), "crop_pct": 1.0}
@@ -64,7 +64,7 @@ def test_gamma_is_of_the_final_weights(tmp_path, monkeypatch, options):
 def test_a_training_without_a_step_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="fine-tuning ended before its first step"):
-        train(composed(TrainConfig, "train", *SHORT, "+trainer.max_time=00:00:00:00"))
+        train(composed(TrainConfig, "train", "figures=[]", *SHORT, "+trainer.max_time=00:00:00:00"))
     assert not Path("run/results.json").exists()
 
 
@@ -91,5 +91,5 @@ HALF = "trains on images in Lightning's own order"
 def test_half_a_run_is_refused(tmp_path, monkeypatch, option, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"^{message}"):
-        train(composed(TrainConfig, "train", *SHORT, option))
+        train(composed(TrainConfig, "train", "figures=[]", *SHORT, option))
     assert list(tmp_path.iterdir()) == []

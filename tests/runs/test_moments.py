@@ -29,7 +29,9 @@ SHORT = (
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    train(composed(TrainConfig, "train", *SHORT, f"output_dir={folder}", f"run_dir={folder}/run"))
+    train(
+        composed(TrainConfig, "train", "figures=[]", *SHORT, f"output_dir={folder}", f"run_dir={folder}/run")
+    )
     return folder / "run"
 
 
@@ -44,7 +46,7 @@ def test_what_another_run_finished_meanwhile_is_shown(finished, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     reader = "data.readers.test._target_=tests.runs.test_moments.mnist_beside_another_run"
     another = (reader, f"+data.readers.test.run={finished}", "run_dir=run")
-    train(composed(TrainConfig, "train", *SHORT, *another))
+    train(composed(TrainConfig, "train", "figures=[]", *SHORT, *another))
     assert "Finished before; nothing was computed" in capsys.readouterr().out
     found, expected = (path.joinpath("results.json").read_bytes() for path in (Path("run"), finished))
     assert found == expected
@@ -56,7 +58,7 @@ def test_a_finished_run_leaves_no_stages(finished, tmp_path, monkeypatch):
     # As if it had been killed between its results and its cleaning up.
     Path("run/stages").mkdir()
     Path("run/stages/test.pt").write_bytes(b"kept")
-    train(composed(TrainConfig, "train", *SHORT, "run_dir=run"))
+    train(composed(TrainConfig, "train", "figures=[]", *SHORT, "run_dir=run"))
     assert {path.name for path in Path("run").iterdir()} == {path.name for path in finished.iterdir()}
 
 

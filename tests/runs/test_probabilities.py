@@ -22,7 +22,7 @@ SHORT = (
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("probabilities")
-    result = run_train(folder, *SHORT)
+    result = run_train(folder, *SHORT, "figures=[png]")
     assert result.returncode == 0, result.stderr
     assert "Probabilities, calibrated" not in result.stdout
     return folder

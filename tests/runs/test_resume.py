@@ -130,7 +130,7 @@ class Killed(BaseException):
 
 
 def config(*overrides: str) -> TrainConfig:
-    return composed(TrainConfig, "train", *SHORT, *overrides)
+    return composed(TrainConfig, "train", "figures=[]", *SHORT, *overrides)
 
 
 @pytest.fixture(scope="module")

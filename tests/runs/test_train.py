@@ -91,7 +91,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(home):
     """`make train`'s run, once for all tests here: its output and its folder."""
-    result = run_train(home)
+    result = run_train(home, "figures=[png]")
     assert result.returncode == 0, result.stderr
     return result, only_run(home)
 

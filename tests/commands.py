@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,12 @@ _ACCOUNT = {"WANDB_API_KEY", "WANDB_MODE", "NETRC"}
 
 def run_train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """`run_module` of ``ftc.train``; the run draws no figures, which take a second, unless it is told to."""
-    return run_module("train", folder, "figures=[]", *arguments, **environment)
+    if not any(argument.startswith("figures=") for argument in arguments):
+        # Overrides stand together.
+        places = [i for i, argument in enumerate(arguments, 1) if re.match(r"[^-].*=", argument)]
+        place = places[-1] if places else len(arguments)
+        arguments = (*arguments[:place], "figures=[]", *arguments[place:])
+    return run_module("train", folder, *arguments, **environment)
 
 
 def run_module(module: str, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

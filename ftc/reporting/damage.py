@@ -113,14 +113,17 @@ def _recovered(record: RunRecord) -> Iterator[str]:
     if gain < _LEAST_GAIN:
         yield f"No γ gains more than {100 * max(gain, 0.0):.1f} points of {name}: nothing to calibrate."
         return
-    shares = [
-        f"{stage_title(key, stage)} {_whole(100 * (value - start) / gain)} %"
+    shares = {
+        stage_title(key, stage): 100 * (value - start) / gain
         for key, stage in calibrated.items()
         if stage.lane != "oracle" and (value := stage.metrics.get(record.criterion)) is not None
-    ]
+    }
+    told = "; ".join(f"{title} {_whole(share)} %" for title, share in shares.items())
+    recovered = f" Of that recover: {told}." if told else ""
+    beyond = " A calibrator that moves weights may pass 100 %." * any(s > 100 for s in shares.values())
     yield (
-        f"The best γ by test labels (oracle, a bound) gains {100 * gain:.1f} points of {name}. Of that "
-        f"recover: {'; '.join(shares)}. A calibrator that moves weights may pass 100 %."
+        f"The best γ by test labels (oracle, a bound) gains {100 * gain:.1f} points of {name}."
+        f"{recovered}{beyond}"
     )
 
 

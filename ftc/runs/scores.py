@@ -227,14 +227,16 @@ class _Table:
         return grid if known else None
 
     def differences(self, title: str, compared: Mapping[int, Row]) -> Grid:
-        """Paired differences in points, with standard error and p-value."""
-        return self._grid(
+        """Paired differences in points, with standard error and p-value where there are several pairs."""
+        grid = self._grid(
             [METRICS[metric] for metric in self.metrics],
             lambda row: [_difference(row, compared[id(row)], metric) for metric in self.metrics],
             title,
             "± is the standard error over pairs; in brackets the two-sided p of sign flips, not corrected "
             "for the number of comparisons. Fewer than six pairs never reach 0.05.",
         )
+        tested = any(cell.numbers.get("p") is not None for row in grid.rows for cell in row)
+        return grid if tested else evolve(grid, notes=())
 
 
 def _count(found: Replication) -> str:

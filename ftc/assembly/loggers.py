@@ -369,7 +369,9 @@ def closing(makers: Sequence[Callable[[], Logger]]) -> Iterator[list[Logger]]:
         finished = True
     finally:
         for logger in loggers:
-            forgiving(logger, tracker(logger).close)(finished)
+            # The run's own file is saved with every stage; once there are results, its folder stays as it is.
+            if not isinstance(logger, MetricsFile):
+                forgiving(logger, tracker(logger).close)(finished)
 
 
 def asked_artifacts(logger: Logger) -> Sequence[str]:

@@ -67,7 +67,7 @@ def print_record(
         seconds = ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in record.timing.items())
         out.print(f"Time: {seconds}")
     if record.deployed is not None:
-        out.print("* folded into checkpoints/calibrated.safetensors, which any timm user can load")
+        out.print("* folded into checkpoints/calibrated.safetensors, under the names of the plain timm model")
     if finished_before:
         out.print("Finished before; nothing was computed. overwrite=true computes it again.", style="yellow")
     out.print(f"Run folder: {folder}")

@@ -399,6 +399,11 @@ class RunRecord(BaseModel):
             raise InputError(f"{path}: not a results file ({reason}); repeat the run") from error
 
     @property
+    def evaluated(self) -> str:
+        """The key of the model that calibrators are for: ``fine_tuned``, or the evaluated ``checkpoint``."""
+        return "fine_tuned" if self.checkpoint is None else "checkpoint"
+
+    @property
     def name(self) -> str:
         """The run's name in print, with the seed of fine-tuning."""
         seed = "" if self.seed is None else f", seed {self.seed}"
@@ -422,6 +427,10 @@ class RunRecord(BaseModel):
             if values.lane is not None:
                 result[f"{stage}/gamma"] = values.gamma
         return result
+
+    def lanes(self) -> list[Lane]:
+        """The lanes that have calibrators, in the order of their tables; the oracles' is none."""
+        return [lane for lane in LANES if lane != "oracle" and self.lane(lane)]
 
     def lane(self, lane: Lane) -> dict[str, StageRecord]:
         """The calibrated stages of a lane."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftc.reporting.names import stage_title
+from ftc.reporting.names import decimal, stage_title
 from ftc.results import METRICS, RunRecord, StageRecord
 
 # A gain of the oracle below this, a fraction, is nothing to share out.
@@ -98,7 +98,8 @@ def _scale(record: RunRecord, source: StageRecord) -> Iterator[str]:
         verb = "grew by" if after >= before else "shrank by"
         yield (
             f"The scale of the logits moved: on images of {group} classes the mean gap between seen and "
-            f"absent columns {verb} {abs(after - before):.1f} logits ({_logits(before)} → {_logits(after)})."
+            f"absent columns {verb} {abs(after - before):.1f} logits "
+            f"({decimal(before, 1)} → {decimal(after, 1)})."
         )
         return
 
@@ -118,7 +119,7 @@ def _recovered(record: RunRecord) -> Iterator[str]:
         for key, stage in calibrated.items()
         if stage.lane != "oracle" and (value := stage.metrics.get(record.criterion)) is not None
     }
-    told = "; ".join(f"{title} {_whole(share)} %" for title, share in shares.items())
+    told = "; ".join(f"{title} {decimal(share, 0)} %" for title, share in shares.items())
     recovered = f" Of that recover: {told}." if told else ""
     beyond = " A calibrator that moves weights may pass 100 %." * any(s > 100 for s in shares.values())
     yield (
@@ -139,7 +140,8 @@ def _payers(record: RunRecord) -> Iterator[str]:
         return
     paid, gained = 100 * (seen[0] - seen[1]), 100 * (absent[1] - absent[0])
     line = (
-        f"With {title}, absent classes gain {_points(gained)} (U/Y) and seen ones pay {_points(paid)} (S/Y)"
+        f"With {title}, absent classes gain {decimal(gained, 1)} points (U/Y) and seen ones pay "
+        f"{decimal(paid, 1)} points (S/Y)"
     )
     found = record.per_class
     if found is not None and name in found.calibrated:
@@ -164,15 +166,3 @@ def _change(before: float, after: float, count: int) -> int:
 
 def _moved(before: float, after: float) -> str:
     return f"from {100 * before:.1f} to {100 * after:.1f} %"
-
-
-def _whole(value: float) -> str:
-    return f"{value:.0f}".replace("-", "−")
-
-
-def _points(value: float) -> str:
-    return f"{value:.1f} points".replace("-", "−")
-
-
-def _logits(value: float) -> str:
-    return f"{value:.1f}".replace("-", "−")

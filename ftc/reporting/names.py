@@ -1,6 +1,6 @@
 """The printed names of metrics and stages."""
 
-from ftc.results import METRICS, StageRecord
+from ftc.results import LANES, METRICS, Lane, StageRecord
 
 # Columns of a run's table, and of the table of its bootstrap intervals.
 COLUMNS = {
@@ -29,3 +29,18 @@ def key_title(key: str) -> str:
     """A key of the configuration in print: its last part, or the one before where that says what it is of."""
     *before, last = key.split(".")
     return readable(before[-1] if before and last in ("name", "kind", "_target_") else last)
+
+
+def lane_title(lane: Lane) -> str:
+    """The title of a lane's table."""
+    return f"{LANES[lane][0].upper()}{LANES[lane][1:]}"
+
+
+def decimal(value: float, digits: int = 2) -> str:
+    """A number, with a minus that is as wide as a plus."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent; a dash for None."""
+    return "–" if value is None else decimal(100 * value, 1)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftc.reporting.damage import damage_report
-from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, stage_title
+from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, decimal, lane_title, percent, stage_title
 from ftc.results import METRICS, Lane, RunRecord, StageRecord
 
 # Cells a side of the unit square: points of a curve in one cell look like one.
@@ -29,10 +29,6 @@ _OF_EPOCHS = (
     *("acc_all", "acc_seen", "acc_absent", "acc_seen_within", "acc_absent_within"),
     *("logit_gap_on_seen", "logit_gap_on_absent"),
 )
-_TABLE_TITLES: dict[Lane, str] = {
-    "seen_only": "Calibrated on labelled seen target images",
-    "unlabelled": "Calibrated with unlabelled target images",
-}
 # Numbers of the fine-tuned model at γ = 0 in the list of runs.
 _LISTED = ("acc_all", "acc_seen", "acc_absent", "ausuc")
 
@@ -137,7 +133,7 @@ def run_data(run: PageRun) -> dict[str, Any]:
     groups = np.zeros(record.partition.num_classes, dtype=np.uint8)
     groups[list(record.partition.seen)] = 1
     groups[list(record.partition.absent)] = 2
-    main = main_model(record)
+    main = record.evaluated
     owners = {main} if images is None else {model.name for model in images.models}
     return {
         "name": record.name,
@@ -156,11 +152,6 @@ def run_data(run: PageRun) -> dict[str, Any]:
         "epochs": [_epoch(row, record.stages.calibrated) for row in run.epochs],
         "thumbnails": {str(row): uri for row, uri in run.thumbnails.items()} if images else {},
     }
-
-
-def main_model(record: RunRecord) -> str:
-    """The key of the model that calibrators are for: ``fine_tuned``, or the evaluated ``checkpoint``."""
-    return "fine_tuned" if record.checkpoint is None else "checkpoint"
 
 
 def _model(model: PageModel) -> dict[str, Any]:
@@ -190,7 +181,7 @@ def _calibrator(name: str, stage: StageRecord, model: str) -> dict[str, Any]:
 
 def _recorded_curves(record: RunRecord) -> dict[str, Any]:
     """The curves of the record, for drawing alone."""
-    stages = {"source": record.stages.source, main_model(record): record.stages.fine_tuned}
+    stages = {"source": record.stages.source, record.evaluated: record.stages.fine_tuned}
     found = {
         name: _drawn(stage.curve["acc_seen"], stage.curve["acc_absent"], _CELLS)
         for name, stage in stages.items()
@@ -272,7 +263,7 @@ def _wrapped(name: str, content: str) -> str:
 def _details(number: int, run: PageRun) -> str:
     """The tables of a run that do not move."""
     record = run.record
-    lanes = [lane for lane in _TABLE_TITLES if record.lane(lane)] or ["seen_only"]
+    lanes = record.lanes() or ["seen_only"]
     tables = "".join(_stage_table(record, lane) for lane in lanes)
     return (
         f'<article data-run="{number}"><section class="card"><h2>Results of {escape(record.name)}</h2>'
@@ -287,7 +278,7 @@ def _details(number: int, run: PageRun) -> str:
 def _stage_table(record: RunRecord, lane: Lane) -> str:
     """Models, the calibrators of one lane, and the bound: lanes are not compared."""
     models = {} if record.stages.source is None else {"source": record.stages.source}
-    models[main_model(record)] = record.stages.fine_tuned
+    models[record.evaluated] = record.stages.fine_tuned
     stages = {**models, **record.lane(lane), **record.lane("oracle")}
     columns = [c for c in COLUMNS if any(stage.metrics.get(c) is not None for stage in stages.values())]
     rows = []
@@ -295,7 +286,7 @@ def _stage_table(record: RunRecord, lane: Lane) -> str:
         star = " *" if name == record.deployed else ""
         label = f"{stage_title(name, stage)}{star}"
         cells = [_metric_cell(stage, column) for column in columns]
-        gamma = _signed(stage.gamma) if stage.lane else "0"
+        gamma = decimal(stage.gamma) if stage.lane else "0"
         used = ", ".join(stage.uses) if stage.lane != "oracle" else f"{', '.join(stage.uses)}: a bound"
         kind = ' class="oracle"' if stage.lane == "oracle" else ""
         rows.append(
@@ -304,13 +295,13 @@ def _stage_table(record: RunRecord, lane: Lane) -> str:
         )
     headings = [*(METRICS[column] for column in columns), "γ"]
     return _table(
-        _TABLE_TITLES[lane], [("", ""), *((text, "number") for text in headings), ("data used", "")], rows
+        lane_title(lane), [("", ""), *((text, "number") for text in headings), ("data used", "")], rows
     )
 
 
 def _metric_cell(stage: StageRecord, name: str) -> str:
     small = _interval(stage, name, 100) if name in INTERVAL_COLUMNS else ""
-    return f'<td class="number">{_percent(stage.metrics.get(name))}{small}</td>'
+    return f'<td class="number">{percent(stage.metrics.get(name))}{small}</td>'
 
 
 def _interval(stage: StageRecord, name: str, scale: float) -> str:
@@ -318,7 +309,7 @@ def _interval(stage: StageRecord, name: str, scale: float) -> str:
     if low is None or high is None:
         return ""
     digits = 1 if scale == 100 else 2
-    return f"<small>{_signed(scale * low, digits)} to {_signed(scale * high, digits)}</small>"
+    return f"<small>{decimal(scale * low, digits)} to {decimal(scale * high, digits)}</small>"
 
 
 def _run_list(runs: Sequence[PageRun]) -> str:
@@ -342,8 +333,8 @@ def _listed(number: int, run: PageRun, keys: Iterable[str]) -> str:
     oracle = record.stages.calibrated.get("oracle")
     numbers = [record.stages.fine_tuned.metrics.get(name) for name in _LISTED]
     numbers += [None if stage is None else stage.metrics.get("acc_all") for stage in (deployed, oracle)]
-    *plain, best = (_data(value, _percent(value)) for value in numbers)
-    gamma = "–" if deployed is None else _data(deployed.gamma, _signed(deployed.gamma))
+    *plain, best = (_data(value, percent(value)) for value in numbers)
+    gamma = "–" if deployed is None else _data(deployed.gamma, decimal(deployed.gamma))
     cells = [f'<td class="number">{content}</td>' for content in (*plain, gamma)]
     cells.append(f'<td class="number oracle">{best}</td>')
     cells += [f"<td>{escape(run.differs.get(key, '–'))}</td>" for key in keys]
@@ -429,13 +420,5 @@ def _listing(content: Any, depth: int = 0) -> str:
     return "\n".join(lines)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
 def _data(value: float | None, text: str) -> str:
     return text if value is None else f'<data value="{value!r}">{text}</data>'
-
-
-def _signed(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")

@@ -8,6 +8,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from ftc.reporting.names import decimal
+
 
 @frozen
 class Cell:
@@ -130,7 +132,7 @@ def signed(value: float, digits: int = 1) -> str:
 def mean(values: Sequence[float]) -> Cell:
     """A mean with one digit behind the point."""
     found = fmean(values)
-    return Cell(f"{found:.1f}".replace("-", "−"), {"mean": found, "n": len(values)})
+    return Cell(decimal(found, 1), {"mean": found, "n": len(values)})
 
 
 def mean_difference(values: Sequence[float]) -> Cell:

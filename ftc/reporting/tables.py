@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ftc.reporting.damage import damage_report, exceptions
-from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, readable, stage_title
+from ftc.reporting.names import COLUMNS, INTERVAL_COLUMNS, percent, readable, stage_title
+from ftc.reporting.table import signed
 from ftc.results import LANES, Lane, Measured, RunRecord, StageRecord
 
 MIN_WIDTH = 120
@@ -91,9 +92,8 @@ def results_tables(record: RunRecord) -> Iterator[Table]:
     logits. Where the record has intervals, a table of them follows each table.
     """
     models = {} if record.stages.source is None else {"source": record.stages.source}
-    models[_evaluated(record)] = record.stages.fine_tuned
-    lanes = [lane for lane in LANES if lane != "oracle" and record.lane(lane)]
-    for lane in lanes or ["seen_only"]:
+    models[record.evaluated] = record.stages.fine_tuned
+    for lane in record.lanes() or ["seen_only"]:
         rows = {**models, **record.lane(lane), **record.lane("oracle")}
         yield _table(record, lane, rows)
         if any(stage.intervals for stage in rows.values()):
@@ -125,8 +125,8 @@ def probability_tables(record: RunRecord) -> Iterator[Table]:
         return
     models = [name for name in ("source", "fine_tuned") if name in found]
     labels = {name: _label(name, stage) for name, stage in stages.items()}
-    labels["fine_tuned"] = _label(_evaluated(record), stages["fine_tuned"])
-    for lane in [lane for lane in LANES if lane != "oracle" and record.lane(lane)]:
+    labels["fine_tuned"] = _label(record.evaluated, stages["fine_tuned"])
+    for lane in record.lanes():
         table = Table(
             title=f"Probabilities, {LANES[lane]}",
             caption="NLL in nats, Brier from 0 to 2, the rest in percent: ECE, and mean confidence beside "
@@ -150,11 +150,11 @@ def _probability_cells(found: Measured) -> Iterator[str]:
     for name in _PROBABILITY_COLUMNS:
         value = found.metrics[name]
         in_percent = "ece" in name
-        yield _percent(value) if in_percent or value is None else f"{value:.2f}"
+        yield percent(value) if in_percent or value is None else f"{value:.2f}"
     for group in ("seen", "absent"):
-        yield _percent(found.metrics[f"confidence_{group}"])
+        yield percent(found.metrics[f"confidence_{group}"])
         bins = found.reliability.get(group)
-        yield _percent(None if bins is None else bins.mean_accuracy)
+        yield percent(None if bins is None else bins.mean_accuracy)
 
 
 def per_class_tables(record: RunRecord, most: int) -> Iterator[Table]:
@@ -181,8 +181,8 @@ def per_class_tables(record: RunRecord, most: int) -> Iterator[Table]:
         table.add_column(heading, justify="right")
     before, after = found.fine_tuned, found.calibrated[name]
     for row in sorted(range(len(before)), key=lambda row: -abs(after[row] - before[row]))[:most]:
-        change = f"{100 * (after[row] - before[row]):+.1f}".replace("-", "−")
-        cells = (f"{found.num_samples[row]:,}", _percent(before[row]), _percent(after[row]), change)
+        change = signed(100 * (after[row] - before[row]))
+        cells = (f"{found.num_samples[row]:,}", percent(before[row]), percent(after[row]), change)
         table.add_row(found.names[row], groups[found.columns[row]], *cells)
     yield table
     table = Table(title=f"Confusions that {title} changes most", caption="Numbers of images.")
@@ -245,7 +245,7 @@ def _sweep(
         table.add_column("error", overflow="ellipsis", no_wrap=True, max_width=40)
     for row in rows:
         star = " *" if row is best else ""
-        cells = [_percent(float(row[key])) if row.get(key) else "–" for key in numbers]
+        cells = [percent(float(row[key])) if row.get(key) else "–" for key in numbers]
         error = [row["error"]] if failed else []
         style = None if row["status"] == "finished" else "red"
         table.add_row(*(_value(row[key]) for key in swept), row["status"] + star, *cells, *error, style=style)
@@ -269,7 +269,7 @@ def _table(record: RunRecord, lane: Lane, rows: Mapping[str, StageRecord]) -> Ta
     table.add_column("γ", justify="right")
     table.add_column("data used")
     for key, stage in rows.items():
-        cells = [_percent(stage.metrics.get(column)) for column in columns]
+        cells = [percent(stage.metrics.get(column)) for column in columns]
         gamma = f"{stage.gamma:.2f}" if stage.lane else "0"
         style = "dim" if stage.lane == "oracle" else None
         table.add_row(_label(key, stage, record.deployed), *cells, gamma, ", ".join(stage.uses), style=style)
@@ -293,15 +293,6 @@ def _label(key: str, stage: StageRecord, deployed: str | None = None) -> str:
     title = stage_title(key, stage)
     label = f"+ {title}" if stage.lane else title
     return f"{label} *" if key == deployed else label
-
-
-def _evaluated(record: RunRecord) -> str:
-    """The key that the model at γ = 0 is printed by."""
-    return "fine_tuned" if record.checkpoint is None else "checkpoint"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _value(text: str) -> str:
@@ -340,9 +331,9 @@ def deployment_table(title: str, row: Mapping[str, float], formats: Mapping[str,
     columns = [c for c in INTERVAL_COLUMNS if row[c] == row[c]]
     for heading in (*(COLUMNS[column] for column in columns), "largest difference", "same label"):
         table.add_column(heading, justify="right")
-    table.add_row("the run's model", *(_percent(row[column]) for column in columns), "", "")
+    table.add_row("the run's model", *(percent(row[column]) for column in columns), "", "")
     for name, found in formats.items():
-        cells = [_percent(found.row[column]) for column in columns]
+        cells = [percent(found.row[column]) for column in columns]
         table.add_row(name, *cells, f"{found.difference:.1e}", f"{100 * found.agreement:.2f}")
     return table
 
@@ -370,6 +361,6 @@ def tradeoff_table(
         cells = [f"{gamma:.2f}"]
         for value, interval in ((seen, of_seen), (absent, of_absent)):
             known = value == value
-            cells += [_percent(value) if known else "–", _range(interval, 100) if known else ""]
+            cells += [percent(value) if known else "–", _range(interval, 100) if known else ""]
         table.add_row(*cells, marks.get(gamma, ""), style="bold" if gamma in marks else None)
     return table

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from ftc.config.reports import CompareConfig, ViewConfig
 from ftc.errors import InputError
-from ftc.reporting.names import stage_title
+from ftc.reporting.names import lane_title, stage_title
 from ftc.reporting.table import Cell, Grid, mean, mean_difference
 from ftc.results import LANES, METRICS
 from ftc.runs.collect import collect
@@ -180,9 +180,9 @@ def _of_estimators(config: ViewConfig, runs: list[FinishedRun]) -> Iterator[Grid
             of_name = [run for run in reported if run.record.experiment == name]
             yield scores_table(f"{name}: means of {len(of_name)} reported runs", of_name)
     floor = floor_gaps(runs)
-    for lane, title in LANES.items():
+    for lane in LANES:
         if lane != "oracle" and any(run.record.lane(lane) for run in runs):
-            yield table(f"{title[0].upper()}{title[1:]}", recorded_gaps(runs, lane) + floor)
+            yield table(lane_title(lane), recorded_gaps(runs, lane) + floor)
     if config.refit:
         allowed = config.allow_targets
         yield table("The same with the test images as the pool", refitted_gaps(runs, allowed=allowed) + floor)

@@ -84,7 +84,7 @@ def floor_gaps(runs: Iterable[FinishedRun]) -> list[Gap]:
         if not run.keeps_outputs:
             continue  # ftc.calibrate keeps none
         saved, p, average = run.outputs(), run.partition, run.calibration.average
-        stage = "fine_tuned" if run.record.checkpoint is None else "checkpoint"
+        stage = run.record.evaluated
         logits, target = saved.of(stage, "test", "logits"), saved.of(stage, "test", "target")
         outcomes, criterion, lost = reduce_logits(logits, target, p), run.record.criterion, []
         for draw in range(HALVES):

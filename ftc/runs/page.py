@@ -18,7 +18,7 @@ from ftc.files import written_whole
 from ftc.functional import accuracies, curve_of_outcomes, predicted_columns, reduce_logits
 from ftc.partition import ClassPartition, PartitionManifest
 from ftc.reporting.names import readable, stage_title
-from ftc.reporting.page import PageImages, PageModel, PageRun, main_model, page_html
+from ftc.reporting.page import PageImages, PageModel, PageRun, page_html
 from ftc.runs.finished import FinishedRun
 from ftc.runs.folder import PARTITION_FILE
 from ftc.runs.groups import told_apart
@@ -96,7 +96,7 @@ def page_images(run: FinishedRun) -> PageImages | None:
     """A run's test images under all models that it kept test logits of; None where it kept none."""
     if not run.keeps_outputs:
         return None
-    saved, record, main = run.outputs(), run.record, main_model(run.record)
+    saved, record, main = run.outputs(), run.record, run.record.evaluated
     titles = {"source": "source", main: readable(main)}
     titles |= {name: stage_title(name, stage) for name, stage in record.stages.calibrated.items()}
     target, average = saved.of(main, "test", "target"), run.calibration.average
@@ -174,7 +174,7 @@ def _thumbnails(run: FinishedRun, images: PageImages, runs: int, allowed: list[s
 
 def _nearest_flips(run: FinishedRun, images: PageImages) -> Tensor:
     """Rows of the samples that some calibrator's γ flips, by the distance of their margins from it."""
-    stages, main = run.record.stages.calibrated, main_model(run.record)
+    stages, main = run.record.stages.calibrated, run.record.evaluated
     models = {model.name: torch.from_numpy(model.margin) for model in images.models}
     nearest = torch.full((len(images.target),), torch.inf, dtype=torch.float64)
     for name, stage in stages.items():

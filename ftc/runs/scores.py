@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from ftc.config.reports import ReportConfig
 from ftc.errors import InputError
 from ftc.reporting.figures import ScoreRow
-from ftc.reporting.names import key_title, stage_title
+from ftc.reporting.names import key_title, lane_title, stage_title
 from ftc.reporting.statistics import Replication, bootstrap_mean, replication, sign_flip
 from ftc.reporting.table import Cell, Grid, signed
 from ftc.results import LANES, METRICS, Lane, StageRecord
@@ -21,8 +21,6 @@ from ftc.runs.finished import FinishedRun
 from ftc.runs.groups import Group
 
 STAGE = "stage"
-# Metrics that figures of sweeps show.
-_DRAWN = ("acc_all", "ausuc")
 # The unit of a run: its partition and the seed of its source model.
 Unit = tuple[str, Any]
 # Numbers of a row by unit and training seed.
@@ -53,7 +51,7 @@ class Row:
         return {**self.group.values, STAGE: self.stage}
 
     @cached_property
-    def _stages(self) -> list[tuple[FinishedRun, StageRecord]]:
+    def stages(self) -> list[tuple[FinishedRun, StageRecord]]:
         """The runs that have the stage, and it."""
         found = ((run, dict(run.record.rows()).get(self.stage)) for run in self.group.runs)
         return [(run, stage) for run, stage in found if stage is not None]
@@ -65,7 +63,7 @@ class Row:
     def numbers(self, metric: str) -> _Numbers:
         """A metric, or ``gamma``, by unit and training seed; fractions, or logits."""
         found: _Numbers = {}
-        for run, stage in self._stages:
+        for run, stage in self.stages:
             value = _value(stage, metric)
             if value is not None:
                 found.setdefault(_unit(run), {}).setdefault(run.record.seed, []).append(value)
@@ -135,9 +133,8 @@ def score_tables(groups: Sequence[Group], config: ReportConfig) -> Iterator[Grid
     lanes: list[Lane | None] = [*found] or [None]
     for lane in lanes:
         of_lane = [row for row in rows if row.lane in (None, lane, "oracle")]
-        title = "Scores" if lane is None else LANES[lane]
-        table = _Table(of_lane, metrics, f"{title[0].upper()}{title[1:]}")
-        yield table.means(config)
+        table = _Table(of_lane, metrics, "Scores" if lane is None else lane_title(lane))
+        yield table.means()
         if not config.replicates:
             continue
         intervals = table.intervals(config)
@@ -178,7 +175,7 @@ class _Table:
             rows.append((*map(Cell, words), Cell(row.title, bound=row.bound), *cells(row)))
         return evolve(Grid.of_texts(title, header, rows, len(self.keys) + 1), notes=notes)
 
-    def means(self, config: ReportConfig) -> Grid:
+    def means(self) -> Grid:
         """Mean ± standard deviation, the best of each task in bold."""
         best = self._best()
         columns = [*(METRICS[metric] for metric in self.metrics), "γ", "runs"]
@@ -195,9 +192,9 @@ class _Table:
         found = [r for row in self.rows for m in self.metrics if (r := row.replication(m)) is not None]
         notes = ["Percent; γ in logits."]
         if any(r.std is not None for r in found):
-            over = {
-                "partitions" if r.partitions > 1 else "training seeds" for r in found if r.std is not None
-            }
+            several = len({_unit(run)[1] for row in self.rows for run, _ in row.stages}) > 1
+            units = "partitions and source models" if several else "partitions"
+            over = {units if r.partitions > 1 else "training seeds" for r in found if r.std is not None}
             notes.append(f"± is the standard deviation (ddof = 1) over {' or '.join(sorted(over))}.")
         if any(r.seed_std is not None and r.partitions > 1 for r in found):
             notes.append("Training seeds of a partition are averaged first: runs (partitions).")
@@ -268,8 +265,7 @@ def _interval(row: Row, metric: str, config: ReportConfig) -> Cell:
         return Cell("–")
     interval = bootstrap_mean(found.units, config.replicates, config.confidence, seed=0)
     if interval is None:
-        (run,) = row.group.runs[:1]
-        low, high = dict(run.record.rows())[row.stage].intervals.get(metric, (None, None))
+        low, high = row.stages[0][1].intervals.get(metric, (None, None))
         if low is None or high is None:
             return Cell("–")
         interval = 100 * low, 100 * high

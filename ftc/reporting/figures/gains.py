@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ftc.reporting.figures.style import BLUE, NCM, titled
+from ftc.reporting.table import signed
 from ftc.results import METRICS, RunRecord
 
 _METRICS = ("acc_all", "acc_seen", "acc_absent", "acc_seen_within", "acc_absent_within")
@@ -65,6 +66,6 @@ def _bars(axes: Any, middle: float, pair: tuple[float, float], colour: str) -> N
     for side, value, look in zip((-1, 1), pair, looks, strict=True):
         bar = axes.bar(middle + side * _WIDTH / 2, value, _WIDTH, color=colour, **look)
         axes.bar_label(bar, [f"{value:.1f}"], padding=1, fontsize=7)
-    gain = f"{pair[1] - pair[0]:+.1f}".replace("-", "−")
+    gain = signed(pair[1] - pair[0])
     above = {"xytext": (0, 13), "textcoords": "offset points"}
     axes.annotate(gain, (middle, max(pair)), ha="center", fontsize=9, fontweight="bold", **above)

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ftc.reporting.figures.style import short, titled
+from ftc.reporting.names import decimal
+from ftc.reporting.table import signed
 from ftc.results import HeadUpdates, RunRecord
 
 # Up to so many classes are named, and up to so many have their cosines written into the cells.
@@ -32,7 +34,7 @@ def head_updates(record: RunRecord) -> Figure:
         _write_cells(axes, matrix)
     _mark_groups(axes, found)
     means = {"S": found.within_seen, "U": found.within_absent, "S and U": found.across}
-    texts = [f"{pair}: {mean:+.2f}".replace("-", "−") for pair, mean in means.items() if mean is not None]
+    texts = [f"{pair}: {signed(mean, 2)}" for pair, mean in means.items() if mean is not None]
     titled(figure, "Updates of the head's rows", f"mean cosine within {', '.join(texts)}", record.name)
     return figure
 
@@ -41,7 +43,7 @@ def _write_cells(axes: Any, matrix: np.ndarray) -> None:
     for (row, column), value in np.ndenumerate(matrix):
         if not np.isnan(value):
             colour = "white" if abs(value) > 0.6 else "black"
-            text = f"{value:.2f}".replace("-", "−")
+            text = decimal(value)
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
 
 

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What README and docs show works as it stands there."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from ftc.config.commands import TrainConfig
 from tests.commands import run_module, run_train
 from tests.conftest import composed, readme_blocks
 
-DATA = "docs/data.md"
+CALLBACK, LOGITS, OWN, DATA = (
+    f"docs/{name}.md" for name in ("callback", "saved_logits", "own_images", "data")
+)
 CLASSES = ("circle", "cross", "square", "star")
 
 
 def test_functions_example():
-    (block,) = (block for block in readme_blocks("python") if "seen_absent_curve(" in block)
+    (block,) = (block for block in readme_blocks("python", CALLBACK) if "seen_absent_curve(" in block)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(block, {})
@@ -53,7 +55,7 @@ class TwoLayers(LightningModule):
 
 def test_callback_example(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = (block for block in readme_blocks("python") if "CalibrationCallback(" in block)
+    (block,) = (block for block in readme_blocks("python", CALLBACK) if "CalibrationCallback(" in block)
     features = torch.randn(80, 5, generator=torch.Generator().manual_seed(0))
     seen = DataLoader(TensorDataset(features[:40], torch.arange(40) % 2), 8)
     val = DataLoader(TensorDataset(features[40:], torch.arange(40) % 4), 8)
@@ -63,10 +65,12 @@ def test_callback_example(tmp_path, monkeypatch):
 
 
 def test_saved_logits_example(tmp_path):
-    (script,) = (block for block in readme_blocks("python") if "# save_logits.py" in block)
+    (script,) = (block for block in readme_blocks("python", LOGITS) if "# save_logits.py" in block)
     (tmp_path / "save_logits.py").write_text(script)
     subprocess.run([sys.executable, "save_logits.py"], cwd=tmp_path, check=True)
-    (command,) = (line for b in readme_blocks("bash") for line in b.splitlines() if "ftc.calibrate" in line)
+    (command,) = (
+        line for b in readme_blocks("bash", LOGITS) for line in b.splitlines() if "ftc.calibrate" in line
+    )
     result = run_module("calibrate", tmp_path, *command.split()[3:])
     assert result.returncode == 0, result.stderr
     (path,) = tmp_path.glob("outputs/logits-*/results.json")
@@ -128,8 +132,8 @@ def test_own_data_example(tmp_path):
 
 
 def test_a_folder_and_a_hub_model_without_images_of_absent_classes(tmp_path):
-    (command,) = (
-        line for b in readme_blocks("bash") for line in b.splitlines() if "experiment=folder" in line
+    command = next(
+        line for b in readme_blocks("bash", OWN) for line in b.splitlines() if "experiment=folder " in line
     )
     for split in ("train", "test"):
         draw_photos(tmp_path / "photos" / split, CLASSES[:2], 8)

@@ -73,14 +73,15 @@ def licence(package: Distribution) -> str:
     name = canonicalize_name(package.name)
     if name in READ:
         return READ[name][0]
-    said = package.metadata.get("License-Expression") or package.metadata.get("License") or ""
+    if expression := package.metadata.get("License-Expression"):
+        return expression
+    said = package.metadata.get("License", "")
     if said in SPELLED or allowed(said):
         return SPELLED.get(said, said)
-    classifiers = [
-        text for text in package.metadata.get_all("Classifier", []) if text.startswith("License ::")
-    ]
-    names = (text.rpartition(" :: ")[2] for text in classifiers)
-    return " AND ".join(SPELLED.get(name, name) for name in names) or "none named"
+    classifiers = package.metadata.get_all("Classifier", [])
+    names = (text.rpartition(" :: ")[2] for text in classifiers if text.startswith("License ::"))
+    said_so = " AND ".join(SPELLED.get(name, name) for name in names)
+    return said_so or said.partition("\n")[0] or "none named"
 
 
 def allowed(expression: str) -> bool:

@@ -6,22 +6,31 @@ RUNS   ?= outputs/sweeps/methods
 # The sweeps of the paper's figures.
 SWEEPS := num_seen partitions heads trained_parts optimizers
 REPORT  = $(BIN)/python -m ftc.report
-# What is installed: the experiment's own packages, those of the site, or everything that development needs.
-DIGITS := $(VENV)/.digits
-DOCS   := $(VENV)/.docs
-DEV    := $(VENV)/.dev
+# What is installed: the experiment's own packages, those of the site, everything that development needs, Ray, or
+# what releases and audits do.
+DIGITS  := $(VENV)/.digits
+DOCS    := $(VENV)/.docs
+DEV     := $(VENV)/.dev
+RAY     := $(VENV)/.ray
+RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format docs table figures study bench clean
+.PHONY: help train test test-all lint format docs table figures study bench audit dist clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(DIGITS) $(DOCS) $(DEV): pyproject.toml
+$(DIGITS) $(DOCS) $(DEV) $(RAY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "make: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(@:$(VENV)/.%=%)]'
+	@touch $@
+
+$(RELEASE): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group release
 	@touch $@
 
 train: $(DIGITS)  ## Run the embedded experiment anew: UCI digits to MNIST (further overrides: ARGS="seed=1")
@@ -75,6 +84,16 @@ study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=o
 
 bench: $(DEV)  ## Measure speed against baselines in the same run
 	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)
+
+# What pip-audit cannot look up fails too: it is not audited.
+audit: $(DEV) $(RAY) $(RELEASE)  ## Check licences, rewrite docs/licences.md, and look for known vulnerabilities
+	$(BIN)/python docs/_generate/licences.py --pins $(VENV)/pins.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r $(VENV)/pins.txt
+
+dist: $(RELEASE)  ## Build what a release publishes, the wheel from the sdist, into dist/, and check it
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## Remove the environment, caches and run folders
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,4 +1,4 @@
-"""The wheel carries its configurations: an installed ftc works from any folder."""
+"""The sdist makes the wheel, which carries its configurations: an installed ftc works from any folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_installed_wheel_finds_its_configs(tmp_path):
+    sdist = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(sdist, cwd=ROOT, check=True, capture_output=True)
+    (packed,) = tmp_path.glob("ftc-*.tar.gz")
     pip = [sys.executable, "-m", "pip"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(packed)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("ftc-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())

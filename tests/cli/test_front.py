@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -35,6 +36,13 @@ def test_the_list_loads_none_of_the_commands(tmp_path):
 
 def test_every_command_says_in_a_line_what_it_does():
     assert all(line(command) for command in COMMANDS)
+
+
+def test_the_page_of_commands_has_these_lines():
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| (.*?) \|", page, re.MULTILINE) == [
+        (name, line(name)) for name in COMMANDS
+    ]
 
 
 def test_what_has_no_flags_of_its_own_is_hydras():

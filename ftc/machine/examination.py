@@ -117,19 +117,19 @@ def examined() -> Examination:
 
 
 def _wandb_here() -> Wandb:
-    folder = os.environ.get("WANDB_DIR") or "wandb/ in the folder of each run"
+    place = os.environ.get("WANDB_DIR") or "wandb/ in the folder of each run"
     try:
         version = metadata.version("wandb")
     except metadata.PackageNotFoundError:
-        return Wandb(None, None, None, folder, "not installed")
+        return Wandb(None, None, None, place, "not installed")
     try:
         logged_in = has_credentials()
     except Exception as error:  # whatever a broken package raises when it is imported
-        return Wandb(version, None, None, folder, f"cannot be imported ({error})")
+        return Wandb(version, None, None, place, f"cannot be asked ({error})")
     try:
-        return Wandb(version, logged_in, wandb_mode(), folder, None)
+        return Wandb(version, logged_in, wandb_mode(), place, None)
     except InputError as error:
-        return Wandb(version, logged_in, None, folder, str(error))
+        return Wandb(version, logged_in, None, place, str(error))
 
 
 def _folders_here(torch: Torch) -> Iterator[Folder]:
@@ -287,8 +287,10 @@ def _counted(number: int, thing: str) -> str:
 
 
 def _bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+    if number < 1000:
+        return _counted(int(number), "byte")
+    for unit in ("kB", "MB", "GB"):
         number /= 1000
-    return f"{number:.1f} TB"
+        if number < 1000:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1000:.1f} TB"

@@ -52,11 +52,11 @@ def folder(name: str, path: Path, patience: float = _PATIENCE) -> Folder:
 
 
 def parts(of: Folder) -> Iterator[Folder]:
-    """The folders inside a folder, named by where they are in it."""
-    if of.state == "there":
-        for path in sorted(Path(of.path).iterdir()):
-            if _state(path) in ("there", "cannot be read"):
-                yield folder(f"{of.name}/{path.name}", path)
+    """The folders inside a folder, named by where they are in it; adding up all their sizes ends in time."""
+    deadline = time.monotonic() + _PATIENCE
+    for path in sorted(Path(of.path).iterdir()) if of.state == "there" else ():
+        if _state(path) in ("there", "cannot be read"):
+            yield folder(f"{of.name}/{path.name}", path, deadline - time.monotonic())
 
 
 def _state(path: Path) -> str:

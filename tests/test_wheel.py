@@ -23,15 +23,20 @@ def test_installed_wheel_finds_its_configs(tmp_path):
     shipped = {f"ftc/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
     (scripts,) = (name for name in names if name.endswith("entry_points.txt"))
-    assert "ftc-train = ftc.train:main" in zipfile.ZipFile(wheel).read(scripts).decode()
+    assert "ftc = ftc.__main__:main" in zipfile.ZipFile(wheel).read(scripts).decode()
 
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
     install = [*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    code = "import ftc, ftc.train; print(ftc.__file__); ftc.train.main()"
-    line = [sys.executable, "-c", code, "--cfg", "job", "partition.num_seen=3"]
     env = {**os.environ, "PYTHONPATH": str(site)}
-    out = subprocess.run(line, cwd=elsewhere, env=env, text=True, capture_output=True, check=True)
-    assert out.stdout.splitlines()[0] == str(site / "ftc" / "__init__.py")
-    assert "num_seen: 3" in out.stdout
+
+    def printed(*line: str) -> str:
+        done = subprocess.run(line, cwd=elsewhere, env=env, text=True, capture_output=True, check=True)
+        return done.stdout
+
+    place = printed(sys.executable, "-c", "import ftc; print(ftc.__file__)")
+    assert place.strip() == str(site / "ftc" / "__init__.py")
+    ftc = str(site / "bin" / "ftc")
+    assert "num_seen: 3" in printed(ftc, "train", "--cfg", "job", "partition.num_seen=3")
+    assert "  train      source model" in printed(ftc)

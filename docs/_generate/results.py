@@ -54,6 +54,8 @@ def schema() -> dict[str, Any]:
         texts["schema"] = texts.get("schema_version", "")
         for field, described_by in model.get("properties", {}).items():
             described_by.pop("title", None)
+            if "const" in described_by:  # older pydantic says it twice
+                described_by.pop("enum", None)
             described_by["description"] = texts[field]
         model["description"] = _summary(name)
     found["properties"]["digest"] = {

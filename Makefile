@@ -11,10 +11,10 @@ DIGITS := $(VENV)/.digits
 DEV    := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format table figures study bench clean
+.PHONY: help train test test-all lint format table figures study walkthroughs bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(DIGITS) $(DEV): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -63,6 +63,9 @@ figures: $(DEV)  ## Run everything that a figure of the docs shows, 77 runs, and
 
 study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=outputs/sweeps/methods)
 	$(BIN)/python -m ftc.compare runs=$(RUNS) methods=true $(ARGS)
+
+walkthroughs: $(DEV)  ## Execute docs/walkthroughs and store their outputs in the notebooks (ARGS="clip": one of them)
+	$(BIN)/python docs/walkthroughs/execute.py outputs/walkthroughs $(ARGS)
 
 bench: $(DEV)  ## Measure speed against baselines in the same run
 	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)

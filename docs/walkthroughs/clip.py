@@ -318,8 +318,7 @@ figure
 # ## With your camera
 #
 # - Put real names into `species.txt`, one a line, and name a real model. Scientific names are what BioCLIP
-#   reads; `model.templates` and `model.words` change how a name is put to it, as with `model.words={ox:
-#   domestic cattle}`.
+#   reads; `model.templates=` changes the prompts, and `+model.words.cat=wildcat` the name in them.
 # - Bursts of one visit are one image to a statistician: `data.groups` keeps them together
 #   ([data.md](../data.md)).
 # - Where later species are rare, the share of absent images is not the share of classes:
@@ -327,5 +326,5 @@ figure
 #   ([deploying.md](../deploying.md)). CLIP deploys to ONNX and `torch.export`.
 # - `experiment=iwildcam` is the same story on a benchmark: one camera of iWildCam 2020, and the species of
 #   its earlier period ([data.md](../data.md)). There the source is a ResNet-50 trained on other cameras;
-#   `model=clip` goes with it as well.
+#   `model=clip` beside it starts from CLIP instead.
 # - Which method and which calibrator: [methods.md](../methods.md), [calibrators.md](../calibrators.md).

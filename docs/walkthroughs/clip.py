@@ -307,8 +307,8 @@ for title, row in rows.items():
 # Fine-tuning teaches the seven species their looks at night, and takes half of the others away, although it
 # has not harmed how well these are told apart (U/U). γ brings them back to where their names alone had
 # them, or past it, and on all species together the model ends better than it began. The seen species pay a
-# part of what they had won. The rows with *prototypes* and *expected accuracy* use the unlabelled pictures;
-# `interpolated` and `ALG` do without.
+# part of what they had won. The first three calibrated rows use the unlabelled pictures; `interpolated` and
+# `ALG` do without.
 
 # %%
 figure = Image.open("runs/night/figures/seen_absent_curve.png")

@@ -15,10 +15,10 @@ RAY     := $(VENV)/.ray
 RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format docs table figures study bench audit dist clean
+.PHONY: help train test test-all lint format docs walkthroughs table figures study bench audit dist clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(DIGITS) $(DOCS) $(DEV) $(RAY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -81,6 +81,9 @@ figures: $(DEV)  ## Run everything that a figure of the docs shows, 77 runs, and
 
 study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=outputs/sweeps/methods)
 	$(BIN)/python -m ftc.compare runs=$(RUNS) methods=true $(ARGS)
+
+walkthroughs: $(DEV)  ## Execute docs/walkthroughs and store their outputs in the notebooks (ARGS="clip": one of them)
+	$(BIN)/python docs/walkthroughs/execute.py outputs/walkthroughs $(ARGS)
 
 bench: $(DEV)  ## Measure speed against baselines in the same run
 	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)

@@ -19,7 +19,7 @@ def progress(stage: str, leads: bool, out: Console) -> Callback:
         leads: whether this process shows anything.
         out: console for lines; bars are drawn where it is a terminal.
     """
-    if leads and not out.is_terminal:
+    if leads and not out.file.isatty():
         return EpochLines(stage, out)
     return StageBar(stage, shown=leads)
 

@@ -90,7 +90,7 @@ def in_parallel(
         num_workers=min(num_workers, len(tasks)),
     )
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(console=console, transient=True, disable=not console.file.isatty()) as progress:
         yield from progress.track(loader, total=len(tasks), description=title)
 
 

@@ -50,7 +50,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         pending = rows.pending(images)
         chunks = _by_ray(config, pending) if config.engine == "ray" else _here(config, predictor, pending)
         console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        with Progress(console=console, transient=True, disable=not console.file.isatty()) as progress:
             task = progress.add_task("Predicting", total=images.count, completed=rows.kept)
             if rows.kept:
                 print(f"Goes on after {rows.kept:,} images that are done", file=sys.stderr)

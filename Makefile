@@ -83,7 +83,7 @@ study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=o
 	$(BIN)/python -m ftc.compare runs=$(RUNS) methods=true $(ARGS)
 
 walkthroughs: $(DEV)  ## Execute docs/walkthroughs and store their outputs in the notebooks (ARGS="clip": one of them)
-	$(BIN)/python docs/walkthroughs/execute.py outputs/walkthroughs $(ARGS)
+	$(BIN)/python -m docs._generate.walkthroughs outputs/walkthroughs $(ARGS)
 
 bench: $(DEV)  ## Measure speed against baselines in the same run
 	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)

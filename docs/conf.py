@@ -19,7 +19,7 @@ copyright = f"2026, {author}"
 release = version = ftc.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_generate"]
+exclude_patterns = ["_generate", "walkthroughs/*.py"]
 
 # Headings are link targets, by the names that code hosts give them.
 myst_heading_anchors = 4

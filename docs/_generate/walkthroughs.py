@@ -1,6 +1,6 @@
 """Write the walkthroughs' notebooks anew from their scripts, executed.
 
-python docs/walkthroughs/execute.py FOLDER [NAME …]    they work in FOLDER/NAME, which keeps their archives
+``python -m docs._generate.walkthroughs FOLDER [NAME …]``; they work in FOLDER/NAME, which keeps archives.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-HERE = Path(__file__).parent
-SCRIPTS = sorted(path for path in HERE.glob("*.py") if path != Path(__file__))
+SCRIPTS = sorted((Path(__file__).parents[1] / "walkthroughs").glob("*.py"))
 
 
 def execute(script: Path, folder: Path) -> None:

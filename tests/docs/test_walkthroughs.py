@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "docs" / "walkthroughs"
-SCRIPTS = [FOLDER / "clip.py", FOLDER / "own_images.py"]
+FOLDER = Path(__file__).parents[2] / "docs" / "walkthroughs"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
 
 
 def notebook(script: Path) -> dict:

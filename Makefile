@@ -5,22 +5,32 @@ ARGS   ?=
 RUNS   ?= outputs/sweeps/methods
 # The sweeps of the paper's figures.
 SWEEPS := num_seen partitions heads trained_parts optimizers
-REPORT  = $(BIN)/python -m ftc.report page=false
-# What is installed: the experiment's own packages, or everything that development needs.
-DIGITS := $(VENV)/.digits
-DEV    := $(VENV)/.dev
+REPORT  = $(BIN)/python -m ftc.report
+# What is installed: the experiment's own packages, those of the site, everything that development needs, Ray, or
+# what releases and audits do.
+DIGITS  := $(VENV)/.digits
+DOCS    := $(VENV)/.docs
+DEV     := $(VENV)/.dev
+RAY     := $(VENV)/.ray
+RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format table figures study bench clean
+.PHONY: help train test test-all lint format docs table figures study bench audit dist clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(DIGITS) $(DEV): pyproject.toml
+$(DIGITS) $(DOCS) $(DEV) $(RAY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "make: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(@:$(VENV)/.%=%)]'
+	@touch $@
+
+$(RELEASE): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group release
 	@touch $@
 
 train: $(DIGITS)  ## Run the embedded experiment anew: UCI digits to MNIST (further overrides: ARGS="seed=1")
@@ -44,9 +54,14 @@ format: $(DEV)  ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(DOCS)  ## Write the generated pages and build the site, links checked, into build/docs
+	$(BIN)/python -m docs._generate
+	$(BIN)/sphinx-build -q -W --keep-going -E docs build/docs
+	@echo build/docs/index.html
+
 table: $(DIGITS)  ## Run three partitions of the digits and reprint the README's table of them
 	$(BIN)/python -m ftc.train -m partition.seed=0,1,2 hydra.sweep.dir=outputs/sweeps/readme logger=csv >&2
-	@$(REPORT) outputs/sweeps/readme to=outputs/reports/readme figures=[] \
+	@$(REPORT) page=false outputs/sweeps/readme to=outputs/reports/readme figures=[] \
 	  metrics=[acc_all,acc_seen,acc_absent,acc_absent_within,harmonic,ausuc] $(ARGS)
 
 # Sweeps on one thread a job: numbers do not depend on how many cores there are.
@@ -56,7 +71,10 @@ figures: $(DEV)  ## Run everything that a figure of the docs shows, 77 runs, and
 	for name in $(SWEEPS); do OMP_NUM_THREADS=1 $(BIN)/python -m ftc.train sweep=$$name output_dir=outputs/figures \
 	  hydra.sweep.dir=outputs/figures/$$name hydra/launcher=joblib logger=csv || exit 1; done
 	for name in digits toy $(SWEEPS); do \
-	  $(REPORT) outputs/figures/$$name to=outputs/figures/reports/$$name figures=[png] >/dev/null || exit 1; done
+	  $(REPORT) page=false outputs/figures/$$name to=outputs/figures/reports/$$name figures=[png] >/dev/null || exit 1; done
+	$(BIN)/python -m docs._generate.idea outputs/figures/digits outputs/figures/reports/digits/figures/idea.png
+	$(REPORT) outputs/figures/digits to=outputs/figures/reports/page figures=[] >/dev/null
+	cp outputs/figures/reports/page/report.html docs/_static/digits.html
 	for picture in $$(grep -oh 'figures/[a-z_]*/[a-z_]*[.]png' README.md docs/*.md | sort -u); do \
 	  run=$$(basename $$(dirname $$picture)); mkdir -p docs/figures/$$run; \
 	  cp outputs/figures/reports/$$run/figures/$${picture##*/} docs/$$picture || exit 1; done
@@ -66,6 +84,16 @@ study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=o
 
 bench: $(DEV)  ## Measure speed against baselines in the same run
 	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)
+
+# What pip-audit cannot look up fails too: it is not audited.
+audit: $(DEV) $(RAY) $(RELEASE)  ## Check licences, rewrite docs/licences.md, and look for known vulnerabilities
+	$(BIN)/python docs/_generate/licences.py --pins $(VENV)/pins.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r $(VENV)/pins.txt
+
+dist: $(RELEASE)  ## Build what a release publishes, the wheel from the sdist, into dist/, and check it
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## Remove the environment, caches and run folders
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,4 +1,4 @@
-"""``python -m ftc.deploy``: from a finished run to a model in production, verified before it is kept."""
+"""``python -m ftc.deploy``: a finished run's model for production, verified before it is kept."""
 
 from __future__ import annotations
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from ftc import __version__
 from ftc.benchmarks.catalogue import BENCHMARKS
 from ftc.benchmarks.prepare import prepare
-from ftc.cli.explain import fail
+from ftc.cli.terminal import Parser, fail
 from ftc.errors import InputError
 from ftc.files import printable
 
@@ -24,14 +23,9 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(f"{message}; see python -m ftc.prepare --help")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line: print one line on the result, or print one on what is wrong and exit with 2."""
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(
         prog="python -m ftc.prepare",
         description="Lay out a benchmark's images and lists on disk, whole or not at all.",
         epilog=_EXAMPLES,
@@ -62,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     tasks = ", ".join(BENCHMARKS["vtab"].tasks)
     parser.add_argument("--task", help=f"task of vtab: {tasks}")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: print one line on the result, or print one on what is wrong and exit with 2."""
+    given = parser().parse_args(arguments)
     try:
         said = prepare(given.benchmark, given.to, given.original, given.lists, given.task, given.groups)
         print(printable(said))

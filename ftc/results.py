@@ -138,7 +138,14 @@ class OwnDomain(BaseModel):
 
 
 class Confusion(BaseModel):
-    """How often samples of a class are taken for another, at γ = 0 and by the calibrated model."""
+    """How often samples of a class are taken for another.
+
+    Attributes:
+        label: name of their class.
+        predicted: name of the other.
+        before: number of samples at γ = 0.
+        after: the same of the calibrated model.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ftc
+from ftc.cli.front import COMMANDS
 
 ROOT = Path(ftc.__file__).parent
 
@@ -18,6 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "hub": set(),
+    "machine": {"errors"},
     "partition": {"errors", "files"},
     "results": {"errors", "files", "partition"},
     "functional": {"errors", "partition"},
@@ -35,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     | {"partition", "reporting"},
     "cli": {"config", "errors", "files", "reporting", "results"},
     "assembly": {"callbacks", "calibrators", "config", "data", "errors", "evaluation", "files", "finetune"}
-    | {"models", "partition", "reporting", "results"},
+    | {"machine", "models", "partition", "reporting", "results"},
     "runs": {
         "assembly",
         "calibrators",
@@ -50,13 +52,8 @@ ROOMS: dict[str, set[str]] = {
     }
     | {"finetune", "functional", "metrics", "models", "partition", "reporting", "results"},
     # Entry points; the launcher finds a command's work in the room runs, under the command's name.
-    "train": {"cli"},
-    "evaluate": {"cli"},
-    "calibrate": {"cli"},
-    "compare": {"cli"},
-    "report": {"cli"},
-    "deploy": {"cli"},
-    "predict": {"cli"},
+    **{command: {"cli"} for command in ("__main__", *COMMANDS)},
+    "doctor": {"cli", "machine"},
     "prepare": {"benchmarks", "cli", "errors", "files"},
     # The public names, imported on first use.
     "__init__": {"callbacks", "data", "errors", "finetune", "models", "partition"},
@@ -73,6 +70,7 @@ WITHOUT: dict[str, set[str]] = {
     "metrics": {"timm", "torchvision", *UPPER},
     "calibrators": {"torchmetrics", "timm", "torchvision", *UPPER},
     "evaluation": {"timm", "torchvision", *UPPER},
+    "machine": {"numpy", "timm", "torchvision", "lightning", "hydra", "omegaconf"},
     "models": UPPER,
     "data": {"hydra", "omegaconf", "wandb"},
     "benchmarks": UPPER,
@@ -86,7 +84,7 @@ WITHOUT: dict[str, set[str]] = {
 # What answers wrong input within two seconds is imported without torch.
 TORCH_FREE = (
     *("ftc", "ftc.partition", "ftc.results", "ftc.benchmarks.catalogue"),
-    *("ftc.config.commands", "ftc.cli.launch", "ftc.train", "ftc.prepare"),
+    *("ftc.config.commands", "ftc.cli.launch", "ftc.train", "ftc.prepare", "ftc.doctor"),
 )
 CORE = ("ftc.functional", "ftc.metrics", "ftc.calibrators", "ftc.evaluation.summary")
 

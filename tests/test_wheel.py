@@ -1,4 +1,4 @@
-"""The wheel carries its configurations: an installed ftc works from any folder."""
+"""The sdist makes the wheel, which carries its configurations: an installed ftc works from any folder."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_installed_wheel_finds_its_configs(tmp_path):
+    sdist = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(sdist, cwd=ROOT, check=True, capture_output=True)
+    (packed,) = tmp_path.glob("ftc-*.tar.gz")
     pip = [sys.executable, "-m", "pip"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(packed)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("ftc-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"ftc/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
     (scripts,) = (name for name in names if name.endswith("entry_points.txt"))
-    assert "ftc-train = ftc.train:main" in zipfile.ZipFile(wheel).read(scripts).decode()
+    assert "ftc = ftc.__main__:main" in zipfile.ZipFile(wheel).read(scripts).decode()
 
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
     install = [*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    code = "import ftc, ftc.train; print(ftc.__file__); ftc.train.main()"
-    line = [sys.executable, "-c", code, "--cfg", "job", "partition.num_seen=3"]
     env = {**os.environ, "PYTHONPATH": str(site)}
-    out = subprocess.run(line, cwd=elsewhere, env=env, text=True, capture_output=True, check=True)
-    assert out.stdout.splitlines()[0] == str(site / "ftc" / "__init__.py")
-    assert "num_seen: 3" in out.stdout
+
+    def printed(*line: str) -> str:
+        done = subprocess.run(line, cwd=elsewhere, env=env, text=True, capture_output=True, check=True)
+        return done.stdout
+
+    place = printed(sys.executable, "-c", "import ftc; print(ftc.__file__)")
+    assert place.strip() == str(site / "ftc" / "__init__.py")
+    ftc = str(site / "bin" / "ftc")
+    assert "num_seen: 3" in printed(ftc, "train", "--cfg", "job", "partition.num_seen=3")
+    assert "  train      source model" in printed(ftc)

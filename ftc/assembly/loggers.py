@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import inspect
 import logging
-import netrc
 import os
 import re
 import secrets
@@ -14,7 +13,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -25,6 +23,7 @@ from ftc.callbacks.trackers import ResultsPanel, forgiving, tracker
 from ftc.config.commands import TrainConfig
 from ftc.errors import InputError, require
 from ftc.files import DamagedError, damage, written_whole
+from ftc.machine.wandb_mode import wandb_mode
 from ftc.reporting.names import COLUMNS
 from ftc.results import FILE_NAME, RunRecord
 
@@ -94,6 +93,10 @@ class MetricsFile(Logger):
             writer.writerows(self._rows.values())
 
 
+# What is logged where a mode of W&B fails.
+_LESS = {"online": "offline", "shared": "offline"}
+
+
 class _Wandb(WandbLogger):
     """W&B's logger, with the names of the artifacts that were asked for."""
 
@@ -131,7 +134,7 @@ def wandb_logger(
         "project": _project(project),
         "group": group or os.environ.get("WANDB_RUN_GROUP") or None,
         "name": os.environ.get("WANDB_NAME") or Path(folder).name,
-        "mode": _mode(),
+        "mode": wandb_mode(),
         "settings": wandb.Settings(init_timeout=30, finish_timeout=finish_timeout, silent=True),
     }
     # W&B must not stop a training: where it cannot do what it is asked, it does less.
@@ -266,39 +269,6 @@ def _begin(logger: MLFlowLogger, known: Path) -> None:
         temporary.write_text(str(logger.run_id))
 
 
-_MODES = ("online", "offline", "disabled", "shared")
-# What is logged where a mode fails.
-_LESS = {"online": "offline", "shared": "offline"}
-
-
-def _mode() -> str:
-    """W&B's mode: ``WANDB_MODE``, else online where it could log in.
-
-    Raises:
-        InputError: the variable names no mode.
-    """
-    asked = os.environ.pop("WANDB_MODE", "").strip().lower()
-    if asked and asked not in _MODES:
-        raise InputError(f"WANDB_MODE={asked}: no such mode; choose from {', '.join(_MODES)}, or unset it")
-    if asked:
-        # W&B reads it, too, and knows one spelling only.
-        os.environ["WANDB_MODE"] = asked
-    return asked or ("online" if _has_credentials() else "offline")
-
-
-def _has_credentials() -> bool:
-    """Whether W&B could log in without asking: an API key in the environment or in netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import wandb
-
-    host = urlsplit(wandb.Settings().base_url).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
 def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
     """Functions that make the run's loggers, to be called once its folder exists.
 
@@ -322,7 +292,7 @@ def logger_factories(config: TrainConfig) -> list[Callable[[], Logger]]:
 def _check(key: str, factory: partial[Logger]) -> None:
     """Refuse now what would be refused when the run's first stage is done."""
     if factory.func is wandb_logger:
-        _mode()
+        wandb_mode()
     for package in _PACKAGES.get(factory.func, ()):
         require(package, "trackers", key)
     artifacts = factory.keywords.get("artifacts", ()) if factory.func in (wandb_logger, mlflow_logger) else ()

@@ -135,7 +135,7 @@ class UnlabelledEvidence(Evidence):
 
     @property
     def class_share(self) -> float:
-        """|U| / (|S| + |U|), the share of absent-class images if all classes are equally common."""
+        """``|U| / (|S| + |U|)``, the share of absent-class images if all classes are equally common."""
         named = len(self.partition.seen) + len(self.partition.absent)
         return len(self.partition.absent) / named
 

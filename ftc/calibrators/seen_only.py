@@ -131,8 +131,8 @@ class MisrouteMatching(_Anchored):
 class SymmetricMisroute(_Anchored):
     """γ at which seen samples are sent to U as often as the source model's errors predict.
 
-    Were the source model's errors spread evenly over the other classes, the share |U| / (|S| + |U| − 1) of
-    them would go to U. This estimate is steadier than counting those that do, as misroute matching does. A
+    Were the source model's errors spread evenly over the other classes, the share ``|U| / (|S| + |U| − 1)``
+    of them would go to U. This estimate is steadier than counting those that do, as misroute matching does. A
     confusion of a seen with an absent class has two sides, of which fine-tuning trains one; so the rate falls
     by the mean of 1 and of the ratio of the errors inside F after and before fine-tuning. γ is the quantile
     of the held-out margins m1 at this rate (docs/definitions.md, "Estimators of γ").

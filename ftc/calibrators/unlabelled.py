@@ -68,7 +68,7 @@ class PriorMatching(_OnPool):
     to U and may cost several points (docs/definitions.md, "Estimators of γ").
 
     Args:
-        prior: π, the share of absent-class images in the pool; None takes |U| / (|S| + |U|); ``estimate``
+        prior: π, the share of absent-class images in the pool; None takes ``|U| / (|S| + |U|)``; ``estimate``
             estimates π from held-out seen samples, see `ftc.functional.mixture.absent_share`; ``em`` from the
             source model's probabilities, see `ftc.functional.mixture.em_share`.
 
@@ -143,8 +143,9 @@ class ExpectedAccuracy(Calibrator[UnlabelledEvidence]):
 
     Args:
         prior: share of absent-class images in the pool where it is known; None estimates it.
-        deployed: share of absent-class images where the model will be used; None takes |U| / (|S| + |U|), as
-            if all classes were equally common; ``pool`` takes the pool's. Acc_{Y/Y} alone depends on it.
+        deployed: share of absent-class images where the model will be used; None takes
+            ``|U| / (|S| + |U|)``, as if all classes were equally common; ``pool`` takes the pool's.
+            Acc_{Y/Y} alone depends on it.
         criterion: the score to maximise, see `ftc.functional.accuracy.criterion_scores`.
 
     Raises:

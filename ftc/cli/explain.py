@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
-import time
-from typing import NoReturn
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -15,21 +12,6 @@ from yaml import YAMLError
 
 from ftc.cli.failures import of_file
 from ftc.errors import InputError
-
-# How long other local ranks wait (s) before they exit, so that rank 0's message is printed first.
-_TURN = 5.0
-
-
-def fail(message: str) -> NoReturn:
-    """Print one line per problem on stderr and exit with status 2.
-
-    On each host local rank 0 prints first; when it exits, it or torchrun ends the other processes.
-    """
-    if int(os.environ.get("LOCAL_RANK", "0")):
-        time.sleep(_TURN)
-    for line in message.splitlines():
-        print(f"ftc: error: {line}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 def explain(error: BaseException) -> str | None:

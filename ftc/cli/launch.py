@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import logging
 import os
 import signal
@@ -29,11 +28,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 import ftc
 from ftc.cli import optuna_sweeper
-from ftc.cli.explain import explain, fail
+from ftc.cli.explain import explain
 from ftc.cli.failures import explained
 from ftc.cli.multirun import check_installed, check_processes, expand
 from ftc.cli.spelling import named, quoted, spelt
 from ftc.cli.sweeps import Sweep, job_row, leads
+from ftc.cli.terminal import fail, reader_has_gone, show_what_it_can
 from ftc.config.check import at_home, check
 from ftc.config.commands import CalibrateConfig, EvaluateConfig, JobConfig, TrainConfig
 from ftc.config.deployment import DeployConfig, PredictConfig
@@ -94,9 +94,7 @@ def launch(command: str) -> None:
     groups = _groups(command)
     sys.argv[1:] = named(sys.argv[1:], _WORDS.get(command))
     sys.argv[1:] = [spelt_out for argument in sys.argv[1:] for spelt_out in spelt(argument, groups)]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a terminal's encoding lacks, such as γ, must not fail after the work.
-        sys.stdout.reconfigure(errors="replace")
+    show_what_it_can()
     optuna_sweeper.register()
     kind = KINDS[command]
 
@@ -108,7 +106,7 @@ def launch(command: str) -> None:
                 row.update(_work(command)(typed))
                 return _objective(typed, row)
         except BrokenPipeError:
-            _reader_has_gone()
+            reader_has_gone()
         except InputError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # a failure of the launcher: every job was checked before
@@ -119,7 +117,7 @@ def launch(command: str) -> None:
         path = None if groups is None else str(groups)
         hydra.main(version_base="1.3", config_path=path, config_name=command)(task)()
     except BrokenPipeError:
-        _reader_has_gone()
+        reader_has_gone()
     except Exception as error:
         if CheckConfig.sweep is not None:
             _end(CheckConfig.sweep, error)
@@ -129,12 +127,6 @@ def launch(command: str) -> None:
         fail(line)
     if CheckConfig.sweep is not None:
         _end(CheckConfig.sweep)
-
-
-def _reader_has_gone() -> NoReturn:
-    """End quietly where whoever read the output has gone; Python would say so when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(1) from None
 
 
 def _give_a_home() -> None:

@@ -18,7 +18,7 @@ FormatName = Literal["timm", "onnx", "onnx_int8", "torch_export"]
 
 
 class PriorConfig(Node):
-    """The expected share of absent-class images; None for that of the classes, |U| / (|S| + |U|)."""
+    """The expected share of absent-class images; None for that of the classes, ``|U| / (|S| + |U|)``."""
 
     absent: Annotated[float, Field(gt=0, lt=1)] | None
 

@@ -56,7 +56,7 @@ class SeenAbsentCurve:
         return {name: float(rate) for name, rate in rates.items()}
 
     def best(self, criterion: Criterion = "acc_all", absent_floor: float = 0.0) -> float:
-        """γ of the best step; of several best ones, that with the smallest |γ|. On evaluated labels it is γ*.
+        """γ of the best step, of several the one with the smallest ``|γ|``. On evaluated labels it is γ*.
 
         Args:
             criterion: the score to maximise, see `criterion_scores`.

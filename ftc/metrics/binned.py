@@ -23,7 +23,7 @@ class BinnedCurve:
     """A curve that is exact at the edges of bins, with bounds of its error between them.
 
     Attributes:
-        curve: its points with |γ| ≤ limit lie on edges, and are exact there.
+        curve: its points with ``|γ| ≤ limit`` lie on edges, and are exact there.
         ausuc_error: the exact AUSUC lies within ± this of ``curve.ausuc``.
         acc_error: at any γ, Acc_{Y/Y} lies within ± this of ``curve.at(gamma)["acc_all"]``.
     """

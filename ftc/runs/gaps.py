@@ -113,8 +113,8 @@ def refitted_gaps(
     Args:
         runs: runs with saved predictions.
         shift: change of the pool's share of absent-class images, made by leaving images out at random, so
-            that it is no longer |U| / (|S| + |U|); None for a pool of all test images. γ is always evaluated
-            on all of them.
+            that it is no longer ``|U| / (|S| + |U|)``; None for a pool of all test images. γ is always
+            evaluated on all of them.
         allowed: packages whose code a run's calibrators may be, see `ftc.config.targets.check_targets`.
 
     Raises:

@@ -11,6 +11,7 @@ import pytest
 
 import ftc
 from ftc import InputError
+from ftc.cli.front import COMMANDS
 from ftc.cli.launch import conf_dir
 from ftc.config.commands import TrainConfig
 from ftc.runs.train import train
@@ -107,7 +108,7 @@ def test_help_names_the_groups(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "calibrate", "compare", "prepare"])
+@pytest.mark.parametrize("module", COMMANDS)
 def test_every_command_has_ftcs_version(tmp_path, module):
     result = run_module(module, tmp_path, "--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"ftc {ftc.__version__}\n", "")
@@ -120,15 +121,6 @@ def test_hydras_own_folder_is_refused_with_a_hint(tmp_path):
         assert result.returncode == 2
         assert result.stderr == f"ftc: error: hydra.run.dir=there: has no effect here; {mend}\n"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_shell_completes_keys_and_choices(tmp_path):
-    line = "ftc-train experiment=dig"
-    completion = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-    result = run_module("train", tmp_path, "-sc", "query=bash", **completion)
-    digits = {f"experiment={name}" for name in EXPERIMENTS if name.startswith("dig")}
-    assert len(digits) > 1
-    assert set(result.stdout.split()) == digits
 
 
 @pytest.mark.parametrize("argument", ["--help", "seed=x", "partition.seen=[0,99]", "--cfg=job"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -28,7 +29,7 @@ if importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None:
     REASONS[r"hydra/launcher=ray|engine=ray"] = "needs Ray, which is not installed"
 # Programs that are asked for, beside ftc's own; further ones are run as they are. Bash's own are not seen.
 PYTHON, TRACKERS = ("python", "python3"), ("wandb", "tensorboard", "mlflow")
-ASKED = (*PYTHON, *TRACKERS, "pip", "npm", "git", "make", "torchrun", "srun")
+ASKED = (*PYTHON, *TRACKERS, "ftc", "pip", "npm", "git", "make", "torchrun", "srun")
 SYSTEM = ("mkdir",)
 
 # What a command of ftc's needs that a test has not got, what stands in for it, and how it is told so.
@@ -70,15 +71,16 @@ def is_known(words: tuple[str, ...]) -> bool:
     return of_ftc(words) is not None or reason(words) is not None or words[0] in (*SYSTEM, *ASKED)
 
 
-def shortened(name: str, arguments: list[str], things: StandIns) -> tuple[list[str], list[str]]:
-    """The arguments of a quick run of a command of ftc's, and what stands in for what in it."""
+def shortened(name: str, arguments: list[str], things: StandIns, folder: Path) -> tuple[list[str], list[str]]:
+    """The arguments of a quick run of a command of ftc's in a folder, and what stands in for what in it."""
     if name == "prepare":
         return _prepared(arguments, things)
     if name not in ("train", "evaluate") or {"--help", "--version", "-sc"} & set(arguments):
         return arguments, []
     said, more = [], []
+    words = [*arguments, *_configured(arguments, folder)]
     for pattern, what, overrides in IN_PLACE:
-        if any(re.search(pattern, argument) for argument in arguments):
+        if any(re.search(pattern, word) for word in words):
             said.append(what)
             more += [re.sub(r"\{(.+?)\}", lambda found: str(things[found[1]]), word) for word in overrides]
     if "sweep=optuna" in arguments:
@@ -87,6 +89,14 @@ def shortened(name: str, arguments: list[str], things: StandIns) -> tuple[list[s
         arguments = _cut([*arguments, *_swept(arguments)])
     more += [*quick(tuple(arguments)), f"cache_dir={things.home}/cache"]
     return [*arguments, *more], said
+
+
+def _configured(arguments: list[str], folder: Path) -> list[str]:
+    """The texts of a configuration of the page's own."""
+    if "--config-dir" not in arguments:
+        return []
+    own = folder / arguments[arguments.index("--config-dir") + 1]
+    return [file.read_text() for file in own.rglob("*.yaml")]
 
 
 def _prepared(arguments: list[str], things: StandIns) -> tuple[list[str], list[str]]:

@@ -69,7 +69,7 @@ def of_ftc(words: tuple[str, ...]) -> tuple[str, list[str]] | None:
         if word == "-m" and words[place + 1].startswith("ftc."):
             return words[place + 1].removeprefix("ftc."), list(words[place + 2 :])
     program = Path(words[0]).name
-    if program == "ftc" and len(words) > 1:
+    if program == "ftc" and len(words) > 1 and not words[1].startswith("-"):
         return words[1], list(words[2:])
     return (program.removeprefix("ftc-"), list(words[1:])) if program.startswith("ftc-") else None
 

@@ -29,7 +29,7 @@ from tests.docs.stand_ins import PLACES
 EXECUTED = ("bash", "python", "yaml")
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # What a line that somebody may want to run begins with.
-_RUN = re.compile(r"^\s*(\$ |python3? |ftc[ -]|pip |make |torchrun )", re.MULTILINE)
+_RUN = re.compile(r"^(\$ |python3? |ftc[ -]|pip |make |torchrun )", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all names that a configuration's checks ask for, and the files that blocks are."""
     home = tmp_path_factory.mktemp("names")
     lay_out_names(home)
+    lay_out_arguments(home, list(PLACES))
     for block in BLOCKS:
         if block.file is not None:
             path = home / block.file

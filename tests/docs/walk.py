@@ -61,6 +61,8 @@ class Walk:
                     path = self.folder / block.file
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_text(block.text)
+                if block.language == "yaml":
+                    self._give(block.text, self.folder)
                 if block.language == "bash":
                     names = {
                         "run": self._latest("*/results.json"),
@@ -70,7 +72,7 @@ class Walk:
                     self._execute(["bash", "-ec", text], environment)
                 elif block.language == "python":
                     for text in block.texts():
-                        self._give(text)
+                        self._give(text, self.folder)
                     self._execute([sys.executable, "-c", block.text], environment)
 
     def _execute(self, words: list[str], environment: dict[str, str]) -> None:
@@ -87,11 +89,11 @@ class Walk:
         files = sorted((self.folder / "outputs").glob(pattern), key=lambda file: file.stat().st_mtime)
         return files[-1].parent.name if files else None
 
-    def _give(self, text: str) -> None:
-        """Put what a text names into the folder, as far as it is not there."""
+    def _give(self, text: str, folder: Path) -> None:
+        """Put what a text names into a folder, as far as it is not there."""
         for place, thing in PLACES.items():
             if re.search(rf"(?<![\w./-]){re.escape(place)}(?![\w-])", text):
-                self.things.give(thing, self.folder / place)
+                self.things.give(thing, folder / place)
 
     @contextmanager
     def _asked(self) -> Iterator[dict[str, str]]:
@@ -99,7 +101,7 @@ class Walk:
         with tempfile.TemporaryDirectory() as name:
             programs = Path(name, "bin")
             programs.mkdir()
-            for program in ("ftc", *ASKED, *(f"ftc-{command}" for command in COMMANDS)):
+            for program in (*ASKED, *(f"ftc-{command}" for command in COMMANDS)):
                 script = programs / program
                 script.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {caller.__file__} {program} "$@"\n')
                 script.chmod(0o755)
@@ -151,7 +153,8 @@ class Walk:
             return self._packed(words, folder)
         if words[0] == "make":
             return self._made(words, environment)
-        return {"words": [sys.executable, *words[1:]], "environment": environment}
+        front = ("-m", "ftc") if words[0] == "ftc" else ()
+        return {"words": [sys.executable, *front, *words[1:]], "environment": environment}
 
     def _ours(
         self, words: tuple[str, ...], name: str, given: list[str], folder: Path, environment: dict[str, str]
@@ -159,11 +162,11 @@ class Walk:
         """Run a command of ftc's, forked from one that has loaded torch where that makes no difference."""
         for word in given:
             if not word.startswith("to="):
-                self._give(word)
+                self._give(word, folder)
         for benchmark in BENCHMARKS:
             if name != "prepare" and re.search(rf"(experiment|sweep)=(.*,)?{benchmark}\b", " ".join(given)):
                 self.things.give(f"prepared/{benchmark}", folder / "data" / benchmark)
-        arguments, said = shortened(name, given, self.things)
+        arguments, said = shortened(name, given, self.things, folder)
         if said:
             self._say(words, f"run with {', '.join(said)}")
         if re.search(FRESH, " ".join(words)):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from jsonschema import Draft202012Validator
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -123,6 +124,8 @@ def test_the_papers_story_on_real_images(results):
 
 
 def test_results_follow_the_contract(results):
+    published = Path(__file__).parents[2] / "docs" / "_static" / "results.schema.json"
+    Draft202012Validator(json.loads(published.read_text(encoding="utf-8"))).validate(results)
     assert set(results) >= {"schema", "experiment", "seed", "partition", "versions", "timing", "stages"}
     assert results["schema"] == 2
     assert set(results["partition"]) == {"num_classes", "seen", "absent", "others", "sha256"}

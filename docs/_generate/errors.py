@@ -1,23 +1,25 @@
-"""``docs/errors.md``, made from the messages in the code: ``python -m tests.errors`` writes it."""
+"""``docs/errors.md``: what every message of the code is about, its cause and its mend."""
 
 from __future__ import annotations
 
 import ast
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "errors.md"
+from docs._generate.text import table
+
+ROOT = Path(__file__).parents[2]
+PAGE = "errors.md"
 
 HEAD = """# Errors
 
 What ftc answers to bad input, bad places and bad moments, by the room of the code that says it. A
-command prints one line, `ftc: error: …`, ends with status 2 and leaves nothing half-written. `…` stands
-for a key, a value, a file or a number. Each line says what is wrong and, after the semicolon, what to
-do. Made by `python -m tests.errors`.
+command prints one line, `ftc: error: about: cause; mend`, ends with status 2 and leaves nothing
+half-written. `…` stands for a key, a value, a file or a number; where the last column is empty, the
+cause says what to do. Made by `make docs` from the messages in the code.
 
-What is no error of yours ends with a traceback; please report it.
+What is no error of yours ends with a traceback; please report it, with what `ftc doctor` prints.
 
 Other endings: Ctrl-C and SIGTERM say from where the same command goes on, with status 130 and 143. A
 sweep goes on with its other jobs, lists what failed and ends with status 1.
@@ -57,9 +59,17 @@ def _text(node: ast.expr) -> str:
     return "…"
 
 
+def parts(message: str) -> tuple[str, str, str]:
+    """What a message is about (a key, a file), the cause and the mend; empty where it has none."""
+    about, colon, rest = message.partition(": ")
+    about, rest = (about, rest) if colon else ("", message)
+    cause, _, mend = rest.partition("; ")
+    return about, cause, mend
+
+
 def page() -> str:
     """The page."""
-    parts = [HEAD]
+    sections = [HEAD]
     for room in sorted({path.relative_to(ROOT / "ftc").parts[0] for path in (ROOT / "ftc").rglob("*.py")}):
         place = ROOT / "ftc" / room
         files = [place] if place.is_file() else sorted(place.rglob("*.py"))
@@ -69,13 +79,11 @@ def page() -> str:
             for text in messages(file.read_text(encoding="utf-8"), file.stem in _RETURNED)
         )
         if lines:
-            title = room.removesuffix(".py")
-            parts.append(
-                f"## {title}\n\n" + "\n".join(f"- `{line.replace('`', chr(39))}`" for line in lines) + "\n"
-            )
-    return "\n".join(parts)
+            rows = [[_cell(part) for part in parts(line)] for line in lines]
+            sections.append(f"## {room.removesuffix('.py')}\n\n" + table(("about", "cause", "mend"), rows))
+    return "\n".join(sections)
 
 
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE.relative_to(ROOT)}: {page().count(chr(10) + '- ')} messages", file=sys.stderr)
+def _cell(text: str) -> str:
+    # What a message says is no Markdown.
+    return re.sub(r"([*_`<>\[\]{}\\~])", r"\\\1", " ".join(text.split()))

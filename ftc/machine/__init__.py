@@ -1,0 +1,1 @@
+"""What this machine has for ftc: packages, devices, folders, variables, logins (no torch in this process)."""

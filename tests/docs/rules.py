@@ -10,9 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import ROOT, Block
 from tests.docs.shell import of_ftc
-from tests.docs.stand_ins import CLIP, StandIns, quick
+from tests.docs.stand_ins import CLIP, PLACES, StandIns, quick
 
 # Why a command is not run, by what it needs.
 REASONS = {
@@ -29,7 +29,7 @@ if importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None:
     REASONS[r"hydra/launcher=ray|engine=ray"] = "needs Ray, which is not installed"
 # Programs that are asked for, beside ftc's own; further ones are run as they are. Bash's own are not seen.
 PYTHON, TRACKERS = ("python", "python3"), ("wandb", "tensorboard", "mlflow")
-ASKED = (*PYTHON, *TRACKERS, "ftc", "pip", "npm", "git", "make", "torchrun", "srun")
+ASKED = (*PYTHON, *TRACKERS, "ftc", "pip", "npm", "git", "make", "torchrun")
 SYSTEM = ("mkdir",)
 
 # What a command of ftc's needs that a test has not got, what stands in for it, and how it is told so.
@@ -43,7 +43,8 @@ IN_PLACE = (
         "a tiny network for ResNet-50 with ImageNet's weights",
         ("model.name=local-dir:{model_of_imagenet}",),
     ),
-    (r"columns=imagenet-1k$", "photos of ImageNet's classes", ("data.root={photos_of_imagenet}",)),
+    (r"columns=imagenet-1k ", "photos of ImageNet's classes", ("data.root={photos_of_imagenet}",)),
+    (r"root=photos .*columns=\S+\+ ", "photos of new classes", ("data.root={photos_of_new_classes}",)),
     (
         r"experiment=vtab",
         "a small CLIP with random weights",
@@ -71,6 +72,13 @@ def is_known(words: tuple[str, ...]) -> bool:
     return of_ftc(words) is not None or reason(words) is not None or words[0] in (*SYSTEM, *ASKED)
 
 
+def needs_files(block: Block) -> bool:
+    """Whether the code of a block is a file or names one, and so is executed where its page makes these."""
+    return block.file is not None or any(
+        text in PLACES or re.search(r"\w/|\w\.\w+$", text) for text in block.texts()
+    )
+
+
 def shortened(name: str, arguments: list[str], things: StandIns, folder: Path) -> tuple[list[str], list[str]]:
     """The arguments of a quick run of a command of ftc's in a folder, and what stands in for what in it."""
     if name == "prepare":
@@ -78,9 +86,9 @@ def shortened(name: str, arguments: list[str], things: StandIns, folder: Path) -
     if name not in ("train", "evaluate") or {"--help", "--version", "-sc"} & set(arguments):
         return arguments, []
     said, more = [], []
-    words = [*arguments, *_configured(arguments, folder)]
+    line = " ".join([*arguments, *_configured(arguments, folder), ""])
     for pattern, what, overrides in IN_PLACE:
-        if any(re.search(pattern, word) for word in words):
+        if re.search(pattern, line):
             said.append(what)
             more += [re.sub(r"\{(.+?)\}", lambda found: str(things[found[1]]), word) for word in overrides]
     if "sweep=optuna" in arguments:

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from PIL import Image, ImageDraw
@@ -43,6 +44,8 @@ PLACES = {
     "more": "more_photos",
     "photo.jpg": "photo.jpg",
     "names.txt": "names.txt",
+    "train.npz": "logits.npz",
+    "test.npz": "logits.npz",
     "your_weights.safetensors": "weights.safetensors",
     "calibrated.safetensors": "calibrated.safetensors",
     "deployed": "deployed",
@@ -151,11 +154,17 @@ class StandIns:
             case "photos_of_imagenet":
                 _photos(path, WNIDS[::250])
             case "more_photos":
-                _photos(path, ("moon", "plus", "box", "spark"))
+                _photos(path, ("box", "spark"))
+            case "photos_of_new_classes":
+                _photos(path, ("moon", "plus"))
             case "photo.jpg":
                 draw(path, "circle", torch.Generator().manual_seed(0))
             case "names.txt":
                 path.write_text("\n".join(CLASSES))
+            case "logits.npz":
+                target = np.arange(200) % 4
+                logits = np.random.default_rng(0).normal(size=(200, 4)) + 2 * np.eye(4)[target]
+                np.savez(path, logits=logits, target=target)
             case "weights.safetensors":
                 save_file(timm.create_model("test_resnet", num_classes=len(CLASSES)).state_dict(), path)
             case "model":
@@ -229,6 +238,7 @@ def save_model(folder: Path, classes: tuple[str, ...]) -> None:
 
 
 def _photos(root: Path, folders: tuple[str, ...]) -> None:
+    """Training images of two classes; all others are of as many classes as there are folders."""
     draw_photos(root / "train", CLASSES[:2], 12, folders)
     for split in ("val", "test", "pool"):
-        draw_photos(root / split, CLASSES, 8, folders)
+        draw_photos(root / split, CLASSES[: len(folders)], 8, folders)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ftc.errors import InputError
 from tests.docs.blocks import BLOCKS, PAGES, ROOT, Block, the_block
 from tests.docs.checks import check_words, lay_out_arguments, lay_out_names
-from tests.docs.rules import is_known
+from tests.docs.rules import is_known, needs_files
 from tests.docs.shell import Command, commands_of, of_ftc
 from tests.docs.stand_ins import PLACES
 
@@ -154,12 +154,6 @@ def given() -> dict[str, object]:
     seen = DataLoader(TensorDataset(features[:40], torch.arange(40) % 2), 8)
     val = DataLoader(TensorDataset(features[40:], torch.arange(40) % 4), 8)
     return {"module": TwoLayers(), "train_loader": seen, "loaders": [seen, val]}
-
-
-def needs_files(block: Block) -> bool:
-    """Whether the code of a block is a file or names one, so that only the page's story has what it needs."""
-    files = (text for text in block.texts() if text in PLACES or re.search(r"\w/|\w\.\w+$", text))
-    return block.file is not None or next(files, None) is not None
 
 
 ALONE = [block for block in BLOCKS if block.language == "python" and not needs_files(block)]

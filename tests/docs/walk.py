@@ -24,11 +24,13 @@ from ftc.benchmarks.catalogue import BENCHMARKS
 from tests.commands import start
 from tests.docs import caller
 from tests.docs.blocks import ROOT, Block
-from tests.docs.rules import ASKED, FRESH, reason, shortened
+from tests.docs.rules import ASKED, FRESH, needs_files, reason, shortened
 from tests.docs.shell import of_ftc
 from tests.docs.stand_ins import PLACES, StandIns, filled
 
 COMMANDS = sorted(path.stem for path in (ROOT / "ftc").glob("*.py") if "def main(" in path.read_text())
+# No program, since Lightning would take us for SLURM.
+_SLURM = 'srun() { "$@"; }\n'
 PAPER = "Fine-Tuning-Is-Fine-If-Calibrated"
 
 
@@ -69,8 +71,8 @@ class Walk:
                         "sweep": self._latest("sweeps/*/sweep.csv"),
                     }
                     text = filled(block.text, **{key: name for key, name in names.items() if name})
-                    self._execute(["bash", "-ec", text], environment)
-                elif block.language == "python":
+                    self._execute(["bash", "-ec", _SLURM + text], environment)
+                elif block.language == "python" and needs_files(block):
                     for text in block.texts():
                         self._give(text, self.folder)
                     self._execute([sys.executable, "-c", block.text], environment)
@@ -135,8 +137,6 @@ class Walk:
 
     def _done(self, words: tuple[str, ...], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
         """Do in a program's place what there is to do, or name the words to run."""
-        if words[0] == "srun":
-            words = words[1:]
         why = reason(words)
         if why is not None:
             self._say(words, f"not run: {why}")

@@ -44,6 +44,7 @@ PLACES = {
     "more": "more_photos",
     "photo.jpg": "photo.jpg",
     "names.txt": "names.txt",
+    "groups.txt": "groups.txt",
     "train.npz": "logits.npz",
     "test.npz": "logits.npz",
     "your_weights.safetensors": "weights.safetensors",
@@ -161,6 +162,8 @@ class StandIns:
                 draw(path, "circle", torch.Generator().manual_seed(0))
             case "names.txt":
                 path.write_text("\n".join(CLASSES))
+            case "groups.txt":
+                path.write_text("".join(f"Art/{OFFICE_HOME[0]}/{i:05d}.jpg one\n" for i in (1, 2)))
             case "logits.npz":
                 target = np.arange(200) % 4
                 logits = np.random.default_rng(0).normal(size=(200, 4)) + 2 * np.eye(4)[target]

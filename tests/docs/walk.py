@@ -34,6 +34,11 @@ _SLURM = 'srun() { "$@"; }\n'
 PAPER = "Fine-Tuning-Is-Fine-If-Calibrated"
 
 
+def is_executed(block: Block) -> bool:
+    """Whether a walk executes a block; code that needs no files is executed without one."""
+    return block.language == "bash" or (block.language == "python" and needs_files(block))
+
+
 @dataclass
 class Walk:
     """The way along one page.
@@ -72,7 +77,7 @@ class Walk:
                     }
                     text = filled(block.text, **{key: name for key, name in names.items() if name})
                     self._execute(["bash", "-ec", _SLURM + text], environment)
-                elif block.language == "python" and needs_files(block):
+                elif is_executed(block):
                     for text in block.texts():
                         self._give(text, self.folder)
                     self._execute([sys.executable, "-c", block.text], environment)

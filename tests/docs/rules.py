@@ -58,7 +58,6 @@ IN_PLACE = (
 )
 # They start processes of their own by their command line.
 FRESH = r"ddp|fsdp|hydra/launcher=|torchrun|engine=ray"
-MULTIRUN = ("-m", "--multirun")
 
 
 def reason(words: tuple[str, ...]) -> str | None:

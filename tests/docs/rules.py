@@ -56,6 +56,7 @@ IN_PLACE = (
         ("data.num_classes=4", "data.num_seen=2", "data.num_absent=2"),
     ),
 )
+_NUMBER = re.compile(r"[-+\d.e]+")
 # They start processes of their own by their command line.
 FRESH = r"ddp|fsdp|hydra/launcher=|torchrun|engine=ray"
 
@@ -123,15 +124,17 @@ def _swept(arguments: list[str]) -> list[str]:
 
 
 def _cut(arguments: list[str]) -> list[str]:
-    """Arguments whose first two lists of values have two values left, and all others one."""
-    lists, cut = 0, []
-    for word in arguments:
-        values = _values(word)
-        if values:
-            lists += 1
-            word = f"{word.partition('=')[0]}={','.join(values[: 2 if lists < 3 else 1])}"
-        cut.append(word)
-    return cut
+    """Arguments of whose lists one has two values left, rather words than numbers, and all others one."""
+    lists = {word: values for word in arguments if (values := _values(word))}
+    longest = max(
+        lists, key=lambda word: (not _NUMBER.fullmatch(lists[word][0]), len(lists[word])), default=""
+    )
+    return [
+        f"{word.partition('=')[0]}={','.join(lists[word][: 2 if word == longest else 1])}"
+        if word in lists
+        else word
+        for word in arguments
+    ]
 
 
 def _values(word: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -30,12 +29,6 @@ def composed(kind: type[N], name: str, *overrides: str) -> N:
     """The configuration of ``python -m ftc.<name>`` in this process, checked."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return check(compose(name, overrides=list(overrides)), kind)
-
-
-def readme_blocks(language: str, page: str = "README.md") -> list[str]:
-    """The code blocks in a language of the README or another page."""
-    readme = (Path(__file__).parents[1] / page).read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```$", readme, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(autouse=True, scope="session")

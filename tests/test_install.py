@@ -19,7 +19,7 @@ from PIL import Image
 
 import ftc
 from ftc.models import save_weights
-from tests.conftest import readme_blocks
+from tests.docs.blocks import the_block
 
 pytestmark = pytest.mark.slow
 
@@ -93,9 +93,7 @@ def extra(base, wheel, tmp_path, request, capsys) -> Environment:
 
 def test_the_base_works_on_saved_logits_and_own_images(base):
     assert base.result("-m", "ftc.train", "--version") == f"ftc {ftc.__version__}\n"
-    (script,) = (
-        block for block in readme_blocks("python", "docs/saved_logits.md") if "save_logits.py" in block
-    )
+    script = the_block("python", "# save_logits.py").text
     base.result("-c", script)
     base.result("-m", "ftc.calibrate", "train=train.npz", "eval=test.npz", "partition.seen=[0,1]")
 
@@ -211,9 +209,7 @@ print(type(logger).__name__)
 )
 def test_every_extra_does_its_work(extra, line, printed):
     if "ftc.calibrate" in line:
-        (script,) = (
-            block for block in readme_blocks("python", "docs/saved_logits.md") if "save_logits.py" in block
-        )
+        script = the_block("python", "# save_logits.py").text
         extra.result("-c", script)
         files = ("train=train.npz", "eval=test.npz")
         line = (*line, *files, "partition.seen=[0,1],[0,2]")

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from ftc.export.formats.onnx import OPSET
 from ftc.models import load_metadata, load_tensors, save_weights
 from tests.commands import run_module
-from tests.conftest import readme_blocks
+from tests.docs.blocks import the_block
 from tests.runs.conftest import CLASSES, OWN
 
 FORMATS = "formats=[timm,onnx,onnx_int8,torch_export]"
@@ -98,8 +98,7 @@ def test_onnx_says_what_it_is_and_takes_batches_of_any_size(deployed):
 def test_the_example_of_the_docs_predicts(deployed, monkeypatch, capsys):
     monkeypatch.chdir(deployed)
     shutil.copy(next((deployed / "photos" / "test" / "dog").glob("*.jpg")), "photo.jpg")
-    (block,) = (b for b in readme_blocks("python", "docs/deploying.md") if "Predictor(" in b)
-    exec(block, {})
+    exec(the_block("python", "Predictor(").text, {})
     assert re.match(r"\('\w+', '\w+', '\w+'\) \(0\.", capsys.readouterr().out)
 
 

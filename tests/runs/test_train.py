@@ -37,7 +37,7 @@ from ftc.functional import (
 )
 from ftc.results import RunRecord
 from tests.commands import run_fresh, run_train
-from tests.conftest import readme_blocks
+from tests.docs.blocks import the_block
 
 METHODS = (
     "alg",
@@ -263,9 +263,8 @@ def test_deployed_file_predicts_as_reported_with_the_code_of_the_docs(finished, 
     monkeypatch.chdir(finished[1] / "checkpoints")
     with safe_open("calibrated.safetensors", "pt") as file:
         metadata = file.metadata()
-    (block,) = (block for block in readme_blocks("python", "docs/deploying.md") if "load_file" in block)
     deployed: dict = {}
-    exec(block, deployed)
+    exec(the_block("python", "load_file(", "create_transform(").text, deployed)
     reader = mnist("test")
     images = torch.stack([deployed["transform"](reader.decode(i)) for i in range(len(reader.targets))])
     with torch.no_grad():

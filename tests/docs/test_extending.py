@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 
 from ftc.results import RunRecord
 from tests.commands import run_module
-from tests.conftest import readme_blocks
+from tests.docs.blocks import the_block
+from tests.docs.shell import commands_of, of_ftc
 
-PAGE = "docs/extending.md"
 SHORT = (
     *("source.max_epochs=2", "trainer.max_epochs=2", "data.iterations_per_epoch=6", "logger=csv"),
     *("trainer=cpu", "data.gallery_every=null", "calibration.use=[alg]"),
@@ -17,15 +17,12 @@ SHORT = (
 
 
 def test_the_method_of_the_page_is_one_of_ours(tmp_path):
-    (code,) = (block for block in readme_blocks("python", PAGE) if "class KeepFeatures" in block)
+    code = the_block("python", "# keep_features.py").text
     assert len(code.splitlines()) < 60
     (tmp_path / "keep_features.py").write_text(code)
-    (commands,) = (block for block in readme_blocks("bash", PAGE) if "keep_features" in block)
-    for line in commands.splitlines():
-        python, _, module, *arguments = line.split()
-        assert python == "python"
-        short = SHORT if module == "ftc.train" else ()
-        done = run_module(module.removeprefix("ftc."), tmp_path, *arguments, *short)
+    for command in commands_of(the_block("bash", "keep_features.KeepFeatures")):
+        name, arguments = of_ftc(command.words)
+        done = run_module(name, tmp_path, *arguments, *(SHORT if name == "train" else ()))
         assert done.returncode == 0, done.stderr
     rows = {line.split(" | ")[0] for line in done.stdout.splitlines() if line.startswith("| ")}
     assert {"| kept features, weight 0.1", "| kept features, weight 1", "| full fine-tuning"} < rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import io
 import logging
@@ -91,6 +92,7 @@ def launch(command: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGINT, _interrupted)
     _give_a_home()
+    _let_hydra_describe_itself()
     groups = _groups(command)
     sys.argv[1:] = named(sys.argv[1:], _WORDS.get(command))
     sys.argv[1:] = [spelt_out for argument in sys.argv[1:] for spelt_out in spelt(argument, groups)]
@@ -143,6 +145,12 @@ def _give_a_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+
+
+def _let_hydra_describe_itself() -> None:
+    """Python 3.14 reads the help of an option when it is added; Hydra 1.3 has one that is no string yet."""
+    if sys.version_info >= (3, 14):
+        argparse.ArgumentParser._check_help = lambda parser, action: None
 
 
 def _interrupted(number: int, frame: object) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import io
 import logging
@@ -194,6 +195,9 @@ def _imported(name: str) -> ModuleType:
     finally:
         gc.enable()
     gc.freeze()
+    # Libraries made with nanobind, such as triton's, report what they still have when Python ends.
+    if any(kind.__module__ == "nanobind" for kind in type.__subclasses__(type)):
+        atexit.register(gc.unfreeze)
     return module
 
 

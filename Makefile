@@ -9,18 +9,27 @@ REPORT  = $(BIN)/python -m ftc.report page=false
 # What is installed: the experiment's own packages, or everything that development needs.
 DIGITS := $(VENV)/.digits
 DEV    := $(VENV)/.dev
+# An environment of the lowest versions that pyproject.toml allows.
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format table figures study bench clean
+.PHONY: help train test test-all test-lowest lint format table figures study bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(DIGITS) $(DEV): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "make: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(@:$(VENV)/.%=%)]'
+	@touch $@
+
+# Anew each time: what is installed already is preferred to what is lower.
+$(LOWEST)/.dev: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[dev]'
 	@touch $@
 
 train: $(DIGITS)  ## Run the embedded experiment anew: UCI digits to MNIST (further overrides: ARGS="seed=1")
@@ -34,6 +43,9 @@ test-all: $(DEV)  ## Run every test, the slow ones too (Ray is fetched for its o
 	  || $(BIN)/python -m pip install --quiet --editable '.[dev,ray]' \
 	  || echo "make: Ray cannot be installed here; its test is skipped" >&2
 	$(BIN)/python -m pytest -m "" $(ARGS)
+
+test-lowest: $(LOWEST)/.dev  ## Run the default suite on the lowest declared versions (with PYTHON=python3.10)
+	$(LOWEST)/bin/python -m pytest $(ARGS)
 
 lint: $(DEV)  ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -67,7 +79,7 @@ study: $(DEV)  ## Reprint the tables of docs/methods.md from run folders (RUNS=o
 bench: $(DEV)  ## Measure speed against baselines in the same run
 	$(BIN)/python -m pytest -n 0 -q -s tests/speed -m "" $(ARGS)
 
-clean:  ## Remove the environment, caches and run folders
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+clean:  ## Remove the environments, caches and run folders
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find ftc tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	find outputs -mindepth 1 ! -name .gitkeep -delete

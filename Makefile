@@ -13,9 +13,11 @@ DOCS    := $(VENV)/.docs
 DEV     := $(VENV)/.dev
 RAY     := $(VENV)/.ray
 RELEASE := $(VENV)/.release
+# An environment of the lowest versions that pyproject.toml allows.
+LOWEST  := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format docs walkthroughs table figures study bench audit dist clean
+.PHONY: help train test test-all test-lowest lint format docs walkthroughs table figures study bench audit dist clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +35,13 @@ $(RELEASE): pyproject.toml
 	$(BIN)/python -m pip install --quiet --group release
 	@touch $@
 
+# Anew each time: what is installed already is preferred to what is lower.
+$(LOWEST)/.dev: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[dev]'
+	@touch $@
+
 train: $(DIGITS)  ## Run the embedded experiment anew: UCI digits to MNIST (further overrides: ARGS="seed=1")
 	$(BIN)/python -m ftc.train overwrite=true $(ARGS)
 
@@ -44,6 +53,9 @@ test-all: $(DEV)  ## Run every test, the slow ones too (Ray is fetched for its o
 	  || $(BIN)/python -m pip install --quiet --editable '.[dev,ray]' \
 	  || echo "make: Ray cannot be installed here; its test is skipped" >&2
 	$(BIN)/python -m pytest -m "" $(ARGS)
+
+test-lowest: $(LOWEST)/.dev  ## Run the default suite on the lowest declared versions (with PYTHON=python3.10)
+	$(LOWEST)/bin/python -m pytest $(ARGS)
 
 lint: $(DEV)  ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -90,7 +102,7 @@ bench: $(DEV)  ## Measure speed against baselines in the same run
 
 # What pip-audit cannot look up fails too: it is not audited.
 audit: $(DEV) $(RAY) $(RELEASE)  ## Check licences, rewrite docs/licences.md, and look for known vulnerabilities
-	$(BIN)/python docs/_generate/licences.py --pins $(VENV)/pins.txt
+	$(BIN)/python -m docs._generate.licences --pins $(VENV)/pins.txt
 	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r $(VENV)/pins.txt
 
 dist: $(RELEASE)  ## Build what a release publishes, the wheel from the sdist, into dist/, and check it
@@ -98,7 +110,7 @@ dist: $(RELEASE)  ## Build what a release publishes, the wheel from the sdist, i
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 
-clean:  ## Remove the environment, caches and run folders
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+clean:  ## Remove the environments, caches and run folders
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find ftc tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	find outputs -mindepth 1 ! -name .gitkeep -delete

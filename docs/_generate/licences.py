@@ -1,6 +1,6 @@
 """Check the licences of all that ftc can install, and write licences and weights into ``docs/licences.md``.
 
-``python docs/_generate/licences.py`` wants everything installed, ``ftc[dev,ray]``, and reads what the
+``python -m docs._generate.licences`` wants everything installed, ``ftc[dev,ray]``, and reads what the
 packages say of themselves. A licence that is not allowed is an error. ``--pins FILE`` writes the versions of
 all that was found, for pip-audit.
 """

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from attrs import frozen
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -27,6 +28,9 @@ from ftc.callbacks import (
 from ftc.config.commands import TrainConfig
 from ftc.config.training import TrainerConfig
 from ftc.errors import InputError
+
+# Torch 2.6 cannot: its streams of a CPU record no events, which sharding waits for.
+SHARDS_ON_CPUS = hasattr(torch.cpu.Stream, "record_event")
 
 warnings.filterwarnings("ignore", message="The '.*dataloader' does not have many workers")
 warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
@@ -138,6 +142,10 @@ def build_trainer(config: TrainerConfig, callbacks: Sequence[Callback], **argume
         trainer = Trainer(callbacks=[LeaveSignalsAlone(), *callbacks], **merged)
     except (ImportError, TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    if config.strategy == "fsdp" and isinstance(trainer.accelerator, CPUAccelerator) and not SHARDS_ON_CPUS:
+        raise InputError(
+            f"trainer.strategy=fsdp: torch {torch.__version__} shards on GPUs only; take a newer one"
+        )
     _refuse_half_a_run(trainer, config)
     return trainer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import atexit
 import gc
 import logging
 import os
@@ -91,6 +93,7 @@ def launch(command: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGINT, _interrupted)
     _give_a_home()
+    _let_hydra_describe_itself()
     groups = _groups(command)
     sys.argv[1:] = named(sys.argv[1:], _WORDS.get(command))
     sys.argv[1:] = [spelt_out for argument in sys.argv[1:] for spelt_out in spelt(argument, groups)]
@@ -137,6 +140,12 @@ def _give_a_home() -> None:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
 
 
+def _let_hydra_describe_itself() -> None:
+    """Python 3.14 reads the help of an option when it is added; Hydra 1.3 has one that is no string yet."""
+    if sys.version_info >= (3, 14):
+        argparse.ArgumentParser._check_help = lambda parser, action: None
+
+
 def _interrupted(number: int, frame: object) -> NoReturn:
     # Libraries swallow a KeyboardInterrupt, or end with a status of their own.
     if leads():
@@ -178,6 +187,9 @@ def _imported(name: str) -> ModuleType:
     finally:
         gc.enable()
     gc.freeze()
+    # Libraries made with nanobind, such as triton's, report what they still have when Python ends.
+    if any(kind.__module__ == "nanobind" for kind in type.__subclasses__(type)):
+        atexit.register(gc.unfreeze)
     return module
 
 

@@ -135,7 +135,10 @@ def test_area_best_and_shape(case):
     smallest = min((abs(g) for g, s in zip(gammas, scores, strict=True) if same(s, best)))
     assert abs(curve.best("acc_all")) == smallest
     points = [brute_accuracy(partition, logits, target, g) for g in gammas]
-    area = float(np.trapezoid([p["acc_absent"] for p in points[::-1]], [p["acc_seen"] for p in points[::-1]]))
+    absent, seen = torch.tensor(
+        [(p["acc_absent"], p["acc_seen"]) for p in points[::-1]], dtype=torch.float64
+    ).T
+    area = float(torch.trapezoid(absent, seen))
     if partition.absent:
         assert same(curve.ausuc, area)
     else:

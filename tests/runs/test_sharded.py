@@ -13,7 +13,7 @@ from torch import multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 
 from ftc import InputError
-from ftc.assembly.trainers import build_trainer
+from ftc.assembly.trainers import SHARDS_ON_CPUS, build_trainer
 from ftc.benchmarks.digits import mnist
 from ftc.config.commands import TrainConfig
 from ftc.data import ArrayReader
@@ -23,6 +23,8 @@ from ftc.models import create_classifier
 from ftc.results import RunRecord
 from tests.commands import run_fresh, run_module
 from tests.conftest import composed
+
+shards_on_cpus = pytest.mark.skipif(not SHARDS_ON_CPUS, reason="this torch shards on GPUs only")
 
 MODELS = ("test_resnet.r160_in1k", "test_vit", "test_convnext")
 WEIGHTS = "checkpoints/calibrated.safetensors"
@@ -91,6 +93,7 @@ def work(rank: int, world_size: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@shards_on_cpus
 def test_sharded_weights_are_loaded_and_gathered_whole(tmp_path):
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
     multiprocessing.start_processes(work, (2, str(tmp_path)), nprocs=2, start_method="forkserver")
@@ -118,6 +121,13 @@ def test_what_wants_whole_weights_is_refused(override):
 def test_without_a_gpu_one_line_says_so():
     config = composed(TrainConfig, "train", "trainer=fsdp")
     with pytest.raises(InputError, match=r"trainer: No supported gpu"):
+        build_trainer(config.trainer, [])
+
+
+def test_a_torch_that_cannot_shard_on_cpus_is_told(monkeypatch):
+    monkeypatch.setattr("ftc.assembly.trainers.SHARDS_ON_CPUS", False)
+    config = composed(TrainConfig, "train", "trainer=ddp_cpu", "trainer.strategy=fsdp")
+    with pytest.raises(InputError, match=r"trainer\.strategy=fsdp: torch .* shards on GPUs only"):
         build_trainer(config.trainer, [])
 
 
@@ -150,6 +160,7 @@ def assert_same_run(found: Path, expected: Path, atol: float) -> None:
         )
 
 
+@shards_on_cpus
 @pytest.mark.slow
 # Channels last, convolutions of shards round otherwise than those of whole weights; training amplifies it.
 @pytest.mark.parametrize(

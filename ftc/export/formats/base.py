@@ -50,20 +50,24 @@ class WholeModel(nn.Module):
         facts: say what images are.
     """
 
-    mean: Tensor
-    std: Tensor
+    # Torch 2.6 names steps of the graph mean as well.
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, classifier: Classifier, facts: Facts) -> None:
         super().__init__()
         self.classifier = classifier
         self.normalises = facts.input == "uint8"
-        for name, values in (("mean", facts.preprocessing.mean), ("std", facts.preprocessing.std)):
+        for name, values in (
+            ("pixel_mean", facts.preprocessing.mean),
+            ("pixel_std", facts.preprocessing.std),
+        ):
             self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images, uint8 (N, H, W, channels) or normalised float32 (N, channels, H, W)."""
         if self.normalises:
-            images = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+            images = (images.permute(0, 3, 1, 2).float() / 255 - self.pixel_mean) / self.pixel_std
         logits = self.classifier(images)
         return logits, logits.softmax(-1)
 

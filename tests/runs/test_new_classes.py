@@ -20,7 +20,7 @@ from ftc.runs.parts import build_parts, build_source_stage, choose_classes
 from ftc.runs.stages import Stages
 from tests.commands import run_fresh, run_module, run_train
 from tests.conftest import composed
-from tests.test_readme import draw_photos
+from tests.docs.stand_ins import draw_photos
 
 SHORT = (
     "experiment=digits_new",

@@ -80,6 +80,9 @@ class Classifier(nn.Module):
         if self.memory_format is not None:
             images = images.contiguous(memory_format=self.memory_format)
         features = self.backbone(images).float()
+        if not torch.is_autocast_enabled(features.device.type):
+            # The same, without a block that older exporters cannot write.
+            return features, self.head(features)
         with torch.autocast(features.device.type, enabled=False):
             return features, self.head(features)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -85,23 +86,25 @@ def clone(folder: Path, images_per_class: int = IMAGES_PER_CLASS) -> Path:
     return replicas.paper_clone(folder, OFFICE_HOME, labels, images_per_class)
 
 
-def draw_photos(root: Path, classes: tuple[str, ...], count: int, folders: tuple[str, ...] = CLASSES) -> None:
+def draw_photos(
+    root: Path, classes: tuple[str, ...], count: int, folders: Mapping[str, str] | None = None
+) -> None:
     """Pictures in class folders; every split has images of its own.
 
     Args:
         root: the split's folder.
-        classes: those of `CLASSES` that it has.
+        classes: the classes that it has, see `draw`.
         count: pictures of a class.
-        folders: what the folders of `CLASSES` are called.
+        folders: what the folders of classes are called, where it is not their name.
     """
     generator = torch.Generator().manual_seed(sum(map(ord, root.name)))
     for name in classes:
         for i in range(count):
-            draw(root / folders[CLASSES.index(name)] / f"{i}.png", name, generator)
+            draw(root / (folders or {}).get(name, name) / f"{i}.png", name, generator)
 
 
 def draw(path: Path, name: str, generator: torch.Generator) -> None:
-    """A picture of one of `CLASSES`."""
+    """A picture of one of `CLASSES`; any other is drawn as the last of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     x, y = torch.randint(4, 20, (2,), generator=generator).tolist()
     paper = torch.randint(230, 256, (3,), generator=generator).tolist()
@@ -242,6 +245,7 @@ def save_model(folder: Path, classes: tuple[str, ...]) -> None:
 
 def _photos(root: Path, folders: tuple[str, ...]) -> None:
     """Training images of two classes; all others are of as many classes as there are folders."""
-    draw_photos(root / "train", CLASSES[:2], 12, folders)
+    called = dict(zip(CLASSES, folders, strict=False))
+    draw_photos(root / "train", CLASSES[:2], 12, called)
     for split in ("val", "test", "pool"):
-        draw_photos(root / split, CLASSES[: len(folders)], 8, folders)
+        draw_photos(root / split, tuple(called), 8, called)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import cache
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO
 from unittest import mock
 
-import yaml
 from hydra import compose, initialize, initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 
 from ftc.benchmarks.catalogue import BENCHMARKS, LISTS, PARTS
@@ -29,6 +29,9 @@ from ftc.config.node import Node
 from ftc.errors import InputError
 from ftc.results import FILE_NAME
 from tests.docs.stand_ins import clone
+
+_READ = ConfigRepository.load_config
+_LOADED: dict[tuple[tuple[str, ...], str], ConfigResult | None] = {}
 
 
 def check_words(name: str, arguments: list[str], processes: int, seen: set[str]) -> list[Node]:
@@ -58,7 +61,7 @@ def check_words(name: str, arguments: list[str], processes: int, seen: set[str])
     if given.help or given.shell_completion:
         return []
     own = [f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]"] if given.config_dir else []
-    with _hydra(groups), mock.patch("yaml.load", _load):
+    with _hydra(groups), mock.patch.object(ConfigRepository, "load_config", _load):
         return list(_checked(name, [*own, *given.overrides], given.multirun, processes, seen))
 
 
@@ -69,14 +72,12 @@ def _hydra(groups: Path | None) -> AbstractContextManager[object]:
     return initialize_config_dir(str(groups), version_base="1.3")
 
 
-@cache
-def _parsed(text: str, loader: type, load: Callable[..., object] = yaml.load) -> object:
-    return load(text, loader)
-
-
-def _load(stream: str | TextIO, Loader: type) -> object:
-    """The content of a file of the configuration, which every command reads anew."""
-    return _parsed(stream if isinstance(stream, str) else stream.read(), Loader)
+def _load(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+    """A file of the configuration, which every command would read and parse anew."""
+    places = tuple(source.full_path() for source in repository.get_sources())
+    if (places, config_path) not in _LOADED:
+        _LOADED[places, config_path] = _READ(repository, config_path)
+    return deepcopy(_LOADED[places, config_path])
 
 
 def _parse(name: str, arguments: list[str]) -> None:

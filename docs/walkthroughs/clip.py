@@ -269,6 +269,7 @@ print("earlier:", ", ".join(EARLIER))
 # picture of. With `partition=data`, which `experiment=folder_pool` has anyway, seen are the species with
 # training images, and absent all others in the list. Learning rates are the stand-in's: a real CLIP wants
 # less, as in `experiment=vtab`.
+# These settings were chosen with the results below in view: a walkthrough is an illustration and no evidence.
 
 # %%
 ftc(

@@ -250,8 +250,10 @@ def _missing(root: Path, files: Sequence[str]) -> dict[str, str]:
                 listed[parent].update(entry.name for entry in (root / parent).iterdir())
             except FileNotFoundError:
                 pass
-            except (OSError, ValueError) as error:  # a zero byte in a path is a ValueError
-                reasons[parent] = getattr(error, "strerror", None) or str(error)
+            except ValueError:  # in the words of older versions of Python
+                reasons[parent] = "embedded null byte"
+            except OSError as error:
+                reasons[parent] = error.strerror or str(error)
         if path.name not in listed[parent]:
             missing[file] = reasons.get(parent, "no such file")
     return dict(sorted(missing.items()))

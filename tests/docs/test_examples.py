@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import timm
 from safetensors.torch import save_file
 from timm.models import save_for_hf
@@ -84,6 +85,7 @@ def test_a_folder_and_a_hub_model_without_images_of_absent_classes(tmp_path):
     assert isinstance(results["stages"]["calibrated"]["alg"]["gamma"], float)
 
 
+@pytest.mark.slow
 def test_a_folder_with_unlabelled_images(tmp_path):
     draw_photos(tmp_path / "photos" / "train", CLASSES[:2], 12)
     draw_photos(tmp_path / "photos" / "test", CLASSES, 6)

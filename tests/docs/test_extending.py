@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -16,6 +17,7 @@ SHORT = (
 )
 
 
+@pytest.mark.slow
 def test_the_method_of_the_page_is_one_of_ours(tmp_path):
     code = the_block("python", "# keep_features.py").text
     assert len(code.splitlines()) < 60

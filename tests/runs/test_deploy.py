@@ -71,7 +71,7 @@ def test_files_can_be_read_by_everyone(deployed):
 def test_plain_timm_has_names_preprocessing_and_gamma(deployed):
     model = timm.create_model(f"local-dir:{deployed / 'deployed'}", pretrained=True).eval()
     assert model.pretrained_cfg["label_names"] == list(CLASSES)
-    assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 40, 32)
+    assert tuple(timm.data.resolve_model_data_config(model)["input_size"]) == (3, 40, 32)
     plain = timm.create_model("test_resnet", num_classes=6)
     results = json.loads((deployed / "run" / "results.json").read_text())
     metadata = load_metadata(deployed / "run" / "checkpoints" / "calibrated.safetensors")

@@ -283,7 +283,8 @@ def test_what_is_not_the_same_run_is_not_gone_on_with(at_work, monkeypatch, caps
     assert "other versions of libraries; it is begun anew" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("override", [pytest.param("resume=never", marks=pytest.mark.slow), "overwrite=true"])
+@pytest.mark.slow
+@pytest.mark.parametrize("override", ["resume=never", "overwrite=true"])
 def test_a_run_is_begun_anew_where_one_wants_that(at_work, monkeypatch, capsys, override):
     place = override.replace("=", "-")
     interrupted_at(place, monkeypatch)

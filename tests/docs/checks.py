@@ -15,6 +15,7 @@ from unittest import mock
 from hydra import compose, initialize, initialize_config_dir
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
@@ -53,6 +54,12 @@ def check_words(name: str, arguments: list[str], processes: int, seen: set[str])
     if name not in launch.KINDS:
         _parse(name, arguments)
         return []
+    # What a command leaves in the store is its process's own.
+    with mock.patch.dict(ConfigStore.instance().repo):
+        return _composed(name, arguments, processes, seen)
+
+
+def _composed(name: str, arguments: list[str], processes: int, seen: set[str]) -> list[Node]:
     groups = launch._groups(name)
     words = [s for word in named(arguments, launch._WORDS.get(name)) for s in spelt(word, groups)]
     if "--version" in words:

@@ -71,7 +71,7 @@ def of_ftc(words: tuple[str, ...]) -> tuple[str, list[str]] | None:
     program = Path(words[0]).name
     if program == "ftc" and len(words) > 1 and not words[1].startswith("-"):
         return words[1], list(words[2:])
-    return (program.removeprefix("ftc-"), list(words[1:])) if program.startswith("ftc-") else None
+    return None
 
 
 def the_arguments(name: str, *said: str) -> list[str]:

@@ -105,7 +105,7 @@ def test_every_command_of_a_page_is_right(page: str, at_names: Path, seen: set[s
         ("torchrun --nproc-per-node=2 -m ftc.train seed=-1", "seed"),
         ("python -m ftc.train -m trainer=ddp_cpu seed=0,1", "whole sweep"),
         ("python -m ftc.train seed=0,1", "-m"),
-        ("ftc-report outputs/<run> metric=[ausuc]", "metric"),
+        ("ftc report outputs/<run> metric=[ausuc]", "metric"),
         ("python -m ftc.prepare office_home --into data", "--into"),
         ("python -m ftc.train seed=$SEED", "SEED"),
         ("python -m ftc.report <results>", "<results>"),

@@ -28,7 +28,6 @@ from tests.docs.rules import ASKED, FRESH, needs_files, reason, shortened
 from tests.docs.shell import of_ftc
 from tests.docs.stand_ins import PLACES, StandIns, filled
 
-COMMANDS = sorted(path.stem for path in (ROOT / "ftc").glob("*.py") if "def main(" in path.read_text())
 # No program, since Lightning would take us for SLURM.
 _SLURM = 'srun() { "$@"; }\n'
 PAPER = "Fine-Tuning-Is-Fine-If-Calibrated"
@@ -108,7 +107,7 @@ class Walk:
         with tempfile.TemporaryDirectory() as name:
             programs = Path(name, "bin")
             programs.mkdir()
-            for program in (*ASKED, *(f"ftc-{command}" for command in COMMANDS)):
+            for program in ASKED:
                 script = programs / program
                 script.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {caller.__file__} {program} "$@"\n')
                 script.chmod(0o755)

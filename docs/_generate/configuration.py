@@ -111,9 +111,9 @@ def _rows(
             yield from _target_rows(file, below, path, meaning)
             continue
         if inner is None or not below:
-            yield f"`{path}`", file.value(value), kind(schema, definitions) if schema else "", meaning
             if not meaning:
                 raise ValueError(f"{file.name}.yaml: {path} has no comment that says what it means")
+            yield f"`{path}`", file.value(value), kind(schema, definitions) if schema else "", meaning
         else:
             if meaning:
                 yield f"`{path}`", "", "", meaning

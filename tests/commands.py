@@ -46,6 +46,36 @@ def run_fresh(module: str, folder: Path, *arguments: str, **environment: str) ->
     return subprocess.run(line, cwd=folder, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
+def as_between_gpus(folder: Path) -> str:
+    """A ``PYTHONPATH`` with which processes refuse to join tensors outside a trainer's loops.
+
+    There what is to be joined lies on the CPU, and NCCL, which joins GPUs, takes nothing from there.
+    """
+    (folder / "sitecustomize.py").write_text(
+        """
+import sys
+import torch.distributed as distributed
+
+
+def refusing(join):
+    def checked(*arguments, **options):
+        frame = sys._getframe()
+        while frame is not None:
+            if "/lightning/" in frame.f_code.co_filename:
+                return join(*arguments, **options)
+            frame = frame.f_back
+        raise RuntimeError("no backend type associated with device type cpu")
+
+    return checked
+
+
+for name in ("all_gather", "all_reduce", "broadcast", "reduce"):
+    setattr(distributed, name, refusing(getattr(distributed, name)))
+"""
+    )
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
 def start(
     module: str, folder: Path, arguments: tuple[str, ...], environment: dict[str, str], out: Path, err: Path
 ) -> BaseProcess:

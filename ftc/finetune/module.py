@@ -92,7 +92,8 @@ class FineTuneModule(LightningModule):
         if len(self.hidden):
             logits = without_columns(logits, self.hidden)
         loss = self.method.loss({"logits": logits, "features": features}, batch)
-        self.mean_loss.update(loss.detach(), weight=len(batch["target"]))
+        # Once for each image: a number as weight would be copied to the device, and be waited for.
+        self.mean_loss.update(loss.detach().expand(len(batch["target"])))
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

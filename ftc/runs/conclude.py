@@ -207,7 +207,8 @@ def _probabilities(
 def _feature_drift(
     predictions: Mapping[str, Predictions], partition: ClassPartition
 ) -> dict[str, float | None]:
-    drift = FeatureDrift(partition)
+    # Every process has all predictions, on the CPU, where what joins GPUs could not add them up.
+    drift = FeatureDrift(partition, sync_on_compute=False)
     source, fine_tuned = predictions["source"]["test"], predictions["fine_tuned"]["test"]
     drift.update(fine_tuned["features"], source["features"], fine_tuned["target"])
     return nullable(drift.compute())

@@ -21,8 +21,7 @@ from ftc.config.commands import TrainConfig
 from ftc.data import PartitionedDataModule, hold_out
 from ftc.errors import InputError
 from ftc.files import digest, file_digest
-from ftc.functional import imprinted_columns, partition_accuracy
-from ftc.metrics import NearestClassMean
+from ftc.functional import class_means, imprinted_columns, partition_accuracy
 from ftc.models import Classifier, cached_tensors, load_checkpoint, load_tensors, load_weights
 from ftc.results import OwnDomain, versions
 from ftc.runs.processes import all_or_none
@@ -162,9 +161,7 @@ class SourceStage:
         if self.images.readers["source"] is None:
             return self.classifier.head.weight.detach().cpu()
         found = self._outputs("class means", self._data())
-        means = NearestClassMean(len(self.images.class_names), self.classifier.num_features)
-        means.update(found["features"], found["target"])
-        return means.compute()
+        return class_means(found["features"], found["target"], len(self.images.class_names))
 
     def _outputs(self, stage: str, data: PartitionedDataModule) -> dict[str, Tensor]:
         """The classifier's outputs for the images of a data module that are trained on, by field."""

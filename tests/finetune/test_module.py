@@ -42,6 +42,15 @@ def data(reader, partition, classifier):
     )
 
 
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images(classifier):
+    module = FineTuneModule(classifier, partial(build_optimizer, name="sgd", lr=0.1))
+    losses = []
+    for size in (8, 3):  # the last batch of a pass may be smaller
+        batch = {"image": torch.randn(size, 1, 32, 32), "target": torch.arange(size) % 6}
+        losses += [float(module.training_step(batch, 0))] * size
+    assert float(module.mean_loss.compute()) == pytest.approx(sum(losses) / len(losses))
+
+
 def test_learning_rates_and_decay_of_every_parameter(classifier):
     optimizer = build_optimizer(
         Full().parameter_groups(classifier), "sgd", lr=0.1, backbone_lr_scale=0.2, weight_decay=0.3

@@ -18,7 +18,7 @@ from ftc.results import RunRecord
 from ftc.runs.folder import RunFolder
 from ftc.runs.parts import build_parts, build_source_stage, choose_classes
 from ftc.runs.stages import Stages
-from tests.commands import run_fresh, run_module, run_train
+from tests.commands import as_between_gpus, run_fresh, run_module, run_train
 from tests.conftest import composed
 from tests.docs.stand_ins import draw_photos
 
@@ -77,8 +77,9 @@ def test_what_the_new_columns_come_from_is_said(run):
 
 
 @pytest.mark.slow
-def test_two_processes_begin_the_columns_alike(run, home):
-    two = run_fresh("train", home, *SHORT, "run_dir=two", "cache_dir=other", "trainer=ddp_cpu")
+def test_two_processes_begin_the_columns_alike(run, home, tmp_path):
+    overrides = (*SHORT, "run_dir=two", "cache_dir=other", "trainer=ddp_cpu")
+    two = run_fresh("train", home, *overrides, PYTHONPATH=as_between_gpus(tmp_path))
     assert two.returncode == 0, two.stderr
     first, second = (load_file(home / name / "source.safetensors") for name in ("one", "two"))
     assert first.keys() == second.keys()

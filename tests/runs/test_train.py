@@ -36,7 +36,7 @@ from ftc.functional import (
     seen_absent_curve,
 )
 from ftc.results import RunRecord
-from tests.commands import run_fresh, run_train
+from tests.commands import as_between_gpus, run_fresh, run_train
 from tests.docs.blocks import the_block
 
 METHODS = (
@@ -348,7 +348,8 @@ def test_multirun_keeps_every_job_and_a_table(command, tmp_path):
 def test_two_processes_evaluate_as_one(tmp_path):
     short = (*SHORT, "trainer.accelerator=cpu", "calibration.use=[alg,interpolated_prototypes]")
     one = run_train(tmp_path, *short, "run_dir=one")
-    two = run_fresh("train", tmp_path, *short, "run_dir=two", "trainer=ddp_cpu")
+    path = as_between_gpus(tmp_path)
+    two = run_fresh("train", tmp_path, *short, "run_dir=two", "trainer=ddp_cpu", PYTHONPATH=path)
     assert one.returncode == two.returncode == 0, two.stderr
     assert two.stdout.count("Run folder: two") == 1
     single, double = (RunRecord.read(tmp_path / name) for name in ("one", "two"))

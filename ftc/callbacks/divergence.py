@@ -36,7 +36,7 @@ class StopWhenDiverged(Callback):
         if self._first is None:
             self._first = torch.full((), -1, dtype=torch.int64, device=loss.device)
         bad = (self._first < 0) & ~loss.isfinite()
-        self._first = torch.where(bad, self._iteration, self._first)
+        self._first = self._first.masked_fill(bad, self._iteration)
         self._iteration += 1
         if self._iteration % self.every == 0:
             self._look(trainer)

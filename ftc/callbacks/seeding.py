@@ -25,4 +25,8 @@ class SeedSteps(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        torch.manual_seed(mixed(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        seed = mixed(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        # torch.manual_seed writes a stack trace for each kind of device that is not there.
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device).manual_seed(seed)

@@ -29,7 +29,7 @@ _VALUES_AT_A_TIME = 2**18
 _LUMA = (0.2989, 0.587, 0.114)
 
 # Hues of cyan, green and blue in sixths of the circle.
-_CENTRES = [[[3.0]], [[2.0]], [[4.0]]]
+_CENTRES = torch.tensor([[[3.0]], [[2.0]], [[4.0]]])
 
 
 class Batched(ABC):
@@ -125,7 +125,7 @@ class ColorJitter(Batched):
             adjust, between = steps[k]
             if between is not None:
                 amount = draws.uniform(*between).reshape(-1, 1, 1, 1)
-                images = adjust(images, amount.to(images.device))
+                images = adjust(images, _beside(images, amount))
         return images
 
 
@@ -162,7 +162,7 @@ def apply(steps: Sequence[Batched], images: Tensor, draws: Draws) -> Tensor:
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Divide images (N, channels, H, W), uint8, by 255, and normalise them: float32 of the same shape."""
     if images.device.type != "cpu":
-        return images.float().div_(255).sub_(mean.to(images.device)).div_(std.to(images.device))
+        return images.float().div_(255).sub_(_beside(images, mean)).div_(_beside(images, std))
     # NumPy asks for huge pages, which makes this several times faster.
     values = torch.from_numpy(np.empty(images.shape, np.float32))
     size = _images_at_a_time(images)
@@ -205,7 +205,7 @@ def affine(
     for (along_x, along_y), half in zip(rows, (width / 2, height / 2), strict=True):
         origin = -along_x * shift[0] - along_y * shift[1]
         along_x, along_y, origin = (
-            (value / half).to(images.device)[:, None, None] for value in (along_x, along_y, origin)
+            _beside(images, value / half)[:, None, None] for value in (along_x, along_y, origin)
         )
         grid.append(along_x * x + along_y * y + origin)
     return grid_sample(images, torch.stack(grid, dim=-1), "nearest", "zeros", align_corners=False)
@@ -240,7 +240,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     hue.sub_(hue.div(6).floor_(), alpha=6)
     # Red rises from low to high between one and two sixths away from cyan; green and blue fall from high to
     # low between one and two sixths away from their own hue.
-    distance = (hue - images.new_tensor(_CENTRES)).abs_().clamp_(1, 2)
+    distance = (hue - _beside(images, _CENTRES)).abs_().clamp_(1, 2)
     torch.addcmul(low - chroma, chroma, distance[:, :1], out=red)
     torch.addcmul(low.add_(chroma, alpha=2), chroma, distance[:, 1:], value=-1, out=images[:, 1:])
     return images
@@ -254,6 +254,11 @@ def grey(images: Tensor) -> Tensor:
     return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
+def _beside(images: Tensor, values: Tensor) -> Tensor:
+    """Values on the images' device, for which the host does not wait."""
+    return values.to(images.device, non_blocking=True)
+
+
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return images.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 255)
 
@@ -264,6 +269,6 @@ def _some(images: Tensor, p: float, draws: Draws, change: Callable[[Tensor], Ten
     if len(rows) == len(images):
         return change(images)
     if len(rows):
-        rows = rows.to(images.device)
+        rows = _beside(images, rows)
         images[rows] = change(images[rows])
     return images

@@ -189,4 +189,4 @@ def _load(classifier: Classifier, values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in classifier.state_dict().items():
             if name in values:
-                value.copy_(values[name])
+                value.copy_(values[name], non_blocking=True)

@@ -265,7 +265,8 @@ def test_mlflow_has_scalars_charts_and_results(home, mlflow_run, record):
     assert not (home / "mlruns").exists()
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
     (chart,) = artifacts.glob("images/val~curve+step+23+*.png")
-    assert np.asarray(Image.open(chart)).shape == (520, 920, 3)
+    height, width, _ = np.asarray(Image.open(chart)).shape
+    assert height == 520 and width in (919, 920)  # matplotlib's versions round otherwise
     with (artifacts / "results" / "table.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [float(row["acc_all"]) for row in table] == [s.metrics["acc_all"] for _, s in record.rows()]

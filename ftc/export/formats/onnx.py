@@ -81,6 +81,8 @@ class OnnxInt8(Onnx):
 
 def _graph(deployment: Deployment) -> bytes:
     """The model as ONNX, with its facts as metadata."""
+    from onnxscript import ir
+
     facts = deployment.facts.model_copy(update={"opset": OPSET})
     with _quiet():
         program = torch.onnx.export(
@@ -94,6 +96,10 @@ def _graph(deployment: Deployment) -> bytes:
             verbose=False,
         )
     assert program is not None
+    for node in program.model.graph:
+        for name, attribute in list(node.attributes.items()):
+            if isinstance(attribute.value, bool):  # of onnxscript 0.2; protobuf 7 takes numbers alone
+                node.attributes[name] = ir.AttrInt64(name, int(attribute.value))
     model = program.model_proto  # made anew at every access
     for name, text in facts.texts().items():
         entry = model.metadata_props.add()

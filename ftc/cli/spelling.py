@@ -52,6 +52,7 @@ def spelt(argument: str, groups: Path | None) -> list[str]:
 
     * ``group=null`` and ``~group`` choose nothing of a group, also where several are chosen: ``group=[]``.
     * A choice of a group is a word or a list of words, so that any other value is taken for a word.
+    * ``key={…}`` is merged into what the key has, new names too: ``++key={…}``.
     * ``key={_target_: …}`` replaces a node. Hydra would merge it into the old one, whose arguments are
       another target's.
     * A value that Hydra cannot read, such as a path with quotes, is the text that it is.
@@ -72,7 +73,11 @@ def spelt(argument: str, groups: Path | None) -> list[str]:
         read = OverridesParser.create().parse_override(argument)
     except HydraException:
         return [f"{key}={quoted(value)}"]
-    if not is_group or read.is_sweep_override():
+    if read.is_sweep_override():
+        return [argument]
+    if isinstance(read.value(), dict) and not is_group and not key.startswith("+"):
+        return [f"++{argument}"]
+    if not is_group:
         return [argument]
     chosen: Any = read.value()
     if chosen is None:

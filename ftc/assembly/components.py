@@ -30,17 +30,17 @@ from ftc.models import (
     create_clip_classifier,
     pretrained_width,
 )
-from ftc.partition import ClassPartition
+from ftc.partition import ClassPartition, HeadColumns
 
 
 def build_classifier(
-    config: TrainConfig, class_names: Sequence[str], given: int, pretrained: bool = True
+    config: TrainConfig, head: HeadColumns, given: int, pretrained: bool = True
 ) -> Classifier:
     """Build the backbone with a head of one column per class.
 
     Args:
         config: the job's configuration.
-        class_names: one per column; CLIP's head is made from them.
+        head: the names of its columns; CLIP's head is made from them.
         given: number of columns that come with the model, the first ones. Of the others, CLIP's are made from
             their names; other models' are zeros.
         pretrained: False where a checkpoint is loaded over the model's own weights. So is ``model.weights``,
@@ -57,13 +57,13 @@ def build_classifier(
     if isinstance(model, TimmModelConfig) and model.pretrained and model.file is None and pretrained:
         width = pretrained_width(model.name, model.arguments)
         if not config.trains_source and width not in (None, given):
-            named = "the data" if given == len(class_names) else f"data.columns={config.data.columns} names"
+            named = "the data" if given == len(head) else f"data.columns={config.data.columns} names"
             raise InputError(
                 f"model.name={model.name}: its head has {width} columns, {named} {given} "
                 "classes; name the columns in data.columns (model+ adds the data's to the model's own), or "
                 "give source images"
             )
-    classifier = _create(model, class_names, given, pretrained and model.file is None)
+    classifier = _create(model, head, given, pretrained and model.file is None)
     if config.channels_last:
         classifier.use_channels_last()
     if config.grad_checkpointing:
@@ -74,19 +74,20 @@ def build_classifier(
 
 
 def _create(
-    model: TimmModelConfig | ClipModelConfig, class_names: Sequence[str], given: int, pretrained: bool
+    model: TimmModelConfig | ClipModelConfig, head: HeadColumns, given: int, pretrained: bool
 ) -> Classifier:
-    adds = given < len(class_names)
+    adds = given < len(head)
     if isinstance(model, ClipModelConfig):
-        words = [model.words.get(name, name) for name in class_names]
+        words = {head.column(name): text for name, text in model.words.items()}
+        texts = [words.get(column, name) for column, name in enumerate(head.names)]
         return create_clip_classifier(
-            model.name, model.pretrained, words, model.templates, pretrained or adds
+            model.name, model.pretrained, texts, model.templates, pretrained or adds
         )
     classifier = create_classifier(
         model.name, given, model.pretrained and pretrained, model.arguments, model.head
     )
     if adds:
-        classifier.widen(len(class_names))
+        classifier.widen(len(head))
     return classifier
 
 

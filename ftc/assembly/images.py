@@ -14,13 +14,13 @@ from ftc.config.commands import TrainConfig
 from ftc.config.data import DataConfig
 from ftc.config.model import ClipModelConfig, TimmModelConfig
 from ftc.data import Checked, Groups, Reader, check_images, columns_of, groups_of, select, workers
-from ftc.data.columns import IMAGENET, MODEL
+from ftc.data.columns import IMAGENET, MODEL, by_column
 from ftc.data.groups import notes_on_groups
 from ftc.data.listing import counted
 from ftc.data.readers import check_reader, sample_name
 from ftc.errors import InputError
 from ftc.models import begun_columns, label_names, named_columns
-from ftc.partition import SampleList, digest_samples, without
+from ftc.partition import HeadColumns, SampleList, digest_samples, without
 
 
 @frozen(eq=False)
@@ -29,7 +29,7 @@ class Images:
 
     Attributes:
         readers: the readers ``source``, ``train``, ``val``, ``test`` and ``pool``; None where there is none.
-        class_names: one per head column.
+        head: the names of the head's columns.
         given: number of columns that come with the model, the first ones; ``data.columns=…+`` adds others.
         known: columns that the source model has been given: those of source images where the run trains it on
             these, else those that come with the model, without those that a run has begun but not trained. A
@@ -40,12 +40,17 @@ class Images:
     """
 
     readers: Mapping[str, Reader | None]
-    class_names: tuple[str, ...]
+    head: HeadColumns
     given: int
     known: tuple[int, ...]
     notes: tuple[str, ...]
     samples: Mapping[str, dict[str, Any]]
     groups: Mapping[str, Groups | None]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per head column."""
+        return self.head.names
 
     def columns(self, split: str) -> tuple[int, ...]:
         """Head columns of which a reader has images."""
@@ -88,7 +93,7 @@ def build_images(config: TrainConfig) -> Images:
         )
     readers: dict[str, Reader | None] = dict(raw)
     for key, reader in labelled.items():
-        readers[key] = columns.of(key, reader, data.unmapped)
+        readers[key] = by_column(columns, key, reader, data.unmapped)
     present = {key: reader for key, reader in readers.items() if reader is not None}
     processes = workers(data.num_workers)
     checked = check_images(present, data.on_error, config.cache("images"), processes, data.overlap)
@@ -106,7 +111,7 @@ def build_images(config: TrainConfig) -> Images:
     known = without(range(given), _begun(config.weights_file))
     if config.trains_source:
         known = list(_labels(readers["source"]))
-    return Images(readers, columns.names, given, tuple(known), notes, samples, groups)
+    return Images(readers, columns, given, tuple(known), notes, samples, groups)
 
 
 def _labels(reader: Reader | None) -> tuple[int, ...]:
@@ -140,7 +145,7 @@ def build_reader(
         # A file of names and ImageNet accept further names; all else names the columns that the run had.
         choice = data.own_columns if data.columns_file or data.own_columns == IMAGENET else MODEL
         columns = columns_of(choice, [raw], lambda: class_names).extended(class_names)
-        mapped = columns.of(split, raw, data.unmapped)
+        mapped = by_column(columns, split, raw, data.unmapped)
     checked = check_images({split: mapped}, data.on_error, cache_dir / "images", workers(data.num_workers))
     reader = select(mapped, checked.rows[split])
     return reader, SampleList(**_digest(reader))

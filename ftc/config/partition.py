@@ -14,7 +14,7 @@ from pydantic import Field, StrictInt, model_validator
 
 from ftc.config.node import Count, Natural, Node, Seed
 from ftc.errors import InputError, require
-from ftc.partition import ClassPartition, PartitionManifest, class_name, without
+from ftc.partition import ClassPartition, HeadColumns, PartitionManifest, without
 from ftc.partition.published import label_names, published_lists, published_order
 
 
@@ -23,7 +23,7 @@ class PartitionContext:
     """The facts that a choice of classes may depend on.
 
     Attributes:
-        class_names: one per head column.
+        head: the names of the head's columns.
         trained: columns with training images in the target domain.
         evaluated: columns with test images.
         samples: count and digest of every split's samples, as in a manifest.
@@ -31,7 +31,7 @@ class PartitionContext:
             else None.
     """
 
-    class_names: tuple[str, ...]
+    head: HeadColumns
     trained: tuple[int, ...]
     evaluated: tuple[int, ...]
     samples: Mapping[str, Mapping[str, Any]]
@@ -40,7 +40,7 @@ class PartitionContext:
     @property
     def num_classes(self) -> int:
         """The number C of head columns."""
-        return len(self.class_names)
+        return len(self.head)
 
 
 class PartitionRule(Node, ABC):
@@ -116,7 +116,7 @@ class RandomPartition(_Drawn):
     def build(self, context: PartitionContext) -> ClassPartition:
         if self.seen is None:
             return self._draw(context.trained, context.num_classes)
-        return _named(context.class_names, self.seen, self.absent)
+        return _named(context.head, self.seen, self.absent)
 
     def check(self, num_classes: int | None) -> None:
         if self.seen is None and self.absent is not None:
@@ -124,7 +124,7 @@ class RandomPartition(_Drawn):
         if self.seen is None:
             super().check(num_classes)
         elif num_classes is not None and all(isinstance(c, int) for c in [*self.seen, *(self.absent or [])]):
-            _named([str(c) for c in range(num_classes)], self.seen, self.absent)
+            _named(_numbered(num_classes), self.seen, self.absent)
 
 
 class NamedPartition(Node):
@@ -139,7 +139,7 @@ class NamedPartition(Node):
         Raises:
             InputError: the columns make no partition; the message names key and value.
         """
-        return _named([str(c) for c in range(num_classes)], self.seen, self.absent)
+        return _named(_numbered(num_classes), self.seen, self.absent)
 
 
 class SemanticPartition(_Drawn):
@@ -199,15 +199,15 @@ class PaperPartition(PartitionRule):
     def build(self, context: PartitionContext) -> ClassPartition:
         order = self._order()
         folders = label_names(published_lists(self._repo, self.published.benchmark), self.published.lists)
-        columns = {name: column for column, name in enumerate(context.class_names)}
-        unknown = [i for i in order if folders.get(i) not in columns]
+        columns = {label: context.head.column(name) for label, name in folders.items()}
+        unknown = [label for label in order if columns.get(label) is None]
         if unknown:
             name = folders.get(unknown[0], "no name in its lists")
             raise InputError(
                 f"paper_repo={self.repo}: class {unknown[0]} ({name}) has no head column; "
                 "is it of the same benchmark?"
             )
-        ids = [columns[folders[i]] for i in order]
+        ids = [column for label in order if (column := columns[label]) is not None]
         absent = ids[len(ids) - self.num_absent :]
         return ClassPartition(context.num_classes, ids[: self.num_seen], absent)
 
@@ -258,7 +258,7 @@ class FilePartition(PartitionRule):
                         f"partition.path={self.path}: its {split} samples differ ({expected.count}, "
                         f"here {found['count']}); use the same lists, or set partition.samples=ignore"
                     )
-        return manifest.partition(context.class_names)
+        return manifest.partition(context.head)
 
     def check(self, num_classes: int | None) -> None:
         self._manifest()
@@ -297,21 +297,26 @@ PartitionConfig = Annotated[
 ]
 
 
+def _numbered(num_classes: int) -> HeadColumns:
+    """Columns that are named by their number."""
+    return HeadColumns(map(str, range(num_classes)))
+
+
 def _named(
-    names: Sequence[str], seen: Sequence[int | str], absent: Sequence[int | str] | None
+    head: HeadColumns, seen: Sequence[int | str], absent: Sequence[int | str] | None
 ) -> ClassPartition:
     values = {"seen": seen, "absent": absent}
-    chosen = _columns("seen", names, seen)
-    rest = without(range(len(names)), chosen) if absent is None else _columns("absent", names, absent)
+    chosen = _columns("seen", head, seen)
+    rest = without(range(len(head)), chosen) if absent is None else _columns("absent", head, absent)
     try:
-        return ClassPartition(len(names), chosen, rest)
+        return ClassPartition(len(head), chosen, rest)
     except InputError as error:
         key = "absent" if str(error).startswith("absent") else "seen"
         reason = str(error).removeprefix(f"{key}: ")
         raise InputError(f"partition.{key}={values[key]}: {reason}") from error
 
 
-def _columns(key: str, names: Sequence[str], classes: Sequence[int | str]) -> list[int]:
+def _columns(key: str, head: HeadColumns, classes: Sequence[int | str]) -> list[int]:
     """Head columns of numbers, names, and texts such as ``column:3``.
 
     A number is a column, and where there is no such column, a class whose name looks like that number.
@@ -319,11 +324,13 @@ def _columns(key: str, names: Sequence[str], classes: Sequence[int | str]) -> li
     Raises:
         InputError: no such class, or a number that is one class's column and another's name.
     """
-    column_of = {name: column for column, name in enumerate(names)}
+    names = head.names
     columns = []
     for value in classes:
         if isinstance(value, int):
-            named = column_of.get(str(value), value)
+            named = head.column(str(value))
+            if named is None:
+                named = value
             if named != value and 0 <= value < len(names):
                 raise InputError(
                     f"partition.{key}={value}: column {value} is the class {names[value]}, but the class "
@@ -331,8 +338,8 @@ def _columns(key: str, names: Sequence[str], classes: Sequence[int | str]) -> li
                     f'"{value}"'
                 )
             columns.append(named)
-        elif class_name(value) in column_of:
-            columns.append(column_of[class_name(value)])
+        elif (column := head.column(value)) is not None:
+            columns.append(column)
         elif re.fullmatch(r"column:\d+", value):
             columns.append(int(value.removeprefix("column:")))
         else:

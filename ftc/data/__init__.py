@@ -13,7 +13,6 @@ _EXPORTS = {
     "EncodedReader": "ftc.data.readers",
     "EndlessSampler": "ftc.data.sampler",
     "Groups": "ftc.data.groups",
-    "HeadColumns": "ftc.data.columns",
     "HubDataset": "ftc.data.libraries",
     "ImageCache": "ftc.data.cache",
     "ListFile": "ftc.data.folders",
@@ -36,7 +35,7 @@ _EXPORTS = {
 if TYPE_CHECKING:
     from ftc.data.cache import ImageCache
     from ftc.data.checks import Checked, check_images
-    from ftc.data.columns import HeadColumns, columns_of
+    from ftc.data.columns import columns_of
     from ftc.data.datamodule import Loading, PartitionedDataModule
     from ftc.data.folders import ClassFolders, ListFile, UnlabelledFolder
     from ftc.data.groups import Groups, groups_of
@@ -54,7 +53,6 @@ __all__ = [
     "EncodedReader",
     "EndlessSampler",
     "Groups",
-    "HeadColumns",
     "HubDataset",
     "ImageCache",
     "ListFile",

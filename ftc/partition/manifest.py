@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftc.errors import InputError
 from ftc.files import written_whole
-from ftc.partition.class_partition import ClassPartition, class_name
+from ftc.partition.class_partition import ClassPartition
+from ftc.partition.columns import HeadColumns
 
 SCHEMA: Literal[1] = 1
 
@@ -54,7 +55,7 @@ class PartitionManifest(BaseModel):
     held_out: tuple[str, ...] = ()
 
     def model_post_init(self, context: Any) -> None:
-        self.partition(self.class_names)
+        self.partition(HeadColumns(self.class_names))
 
     @classmethod
     def of(
@@ -87,26 +88,26 @@ class PartitionManifest(BaseModel):
             held_out=tuple(held_out),
         )
 
-    def partition(self, class_names: Sequence[str]) -> ClassPartition:
+    def partition(self, head: HeadColumns) -> ClassPartition:
         """The partition for a head that may have more columns, or columns in another order.
 
         Args:
-            class_names: one name for each column of that head.
+            head: the names of that head's columns.
 
         Raises:
-            InputError: seen or absent classes that the head does not have, or a name of two columns.
+            InputError: seen or absent classes that the head does not have.
         """
-        columns = {class_name(name): column for column, name in enumerate(class_names)}
-        if len(columns) < len(class_names):
-            twice = next(n for column, n in enumerate(class_names) if columns[class_name(n)] != column)
-            raise InputError(f"class_names: {twice} names two columns; give each its own name")
-        unknown = [name for name in (*self.seen, *self.absent) if class_name(name) not in columns]
+        columns = {name: head.column(name) for name in (*self.seen, *self.absent)}
+        unknown = [name for name, column in columns.items() if column is None]
         if unknown:
             raise InputError(
                 f"the manifest's classes {', '.join(unknown)} are no class names; use its own data"
             )
-        seen, absent = ([columns[class_name(name)] for name in group] for group in (self.seen, self.absent))
-        return ClassPartition(len(class_names), seen, absent)
+        seen, absent = (
+            [column for name in group if (column := columns[name]) is not None]
+            for group in (self.seen, self.absent)
+        )
+        return ClassPartition(len(head), seen, absent)
 
     def write(self, path: Path) -> None:
         """Write the manifest, whole or not at all."""

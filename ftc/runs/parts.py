@@ -85,7 +85,7 @@ def build_source_stage(config: TrainConfig, out: Console, pretrained: bool = Tru
     images = build_images(config)
     for note in images.notes:
         out.print(note)
-    classifier = build_classifier(config, images.class_names, images.given, pretrained)
+    classifier = build_classifier(config, images.head, images.given, pretrained)
     if pretrained and config.model.file is not None and config.source.checkpoint is None:
         file = Path(config.model.file)
         load_named(file, classifier, images, config.source.strict, out, config.trains_source, images.given)
@@ -104,7 +104,7 @@ def choose_classes(source: SourceStage, stages: Stages) -> tuple[ClassPartition,
     images, rule = source.images, source.config.partition
     weights = source.run(stages) if rule.by_source_model else None
     context = PartitionContext(
-        images.class_names,
+        images.head,
         images.columns("train"),
         images.columns("test"),
         images.samples,

@@ -257,7 +257,8 @@ def load_named(
     """
     report = load_checkpoint(path, classifier, strict, any_head, columns)
     names = report.metadata.get("class_names")
-    if not any_head and names is not None and tuple(names) != images.class_names[:columns]:
+    expected = range(len(images.head) if columns is None else columns)
+    if not any_head and names is not None and list(map(images.head.column, names)) != list(expected):
         raise InputError(
             f"{path}: its head's columns are {', '.join(names[:5])}, …, the data's "
             f"{', '.join(images.class_names[:5])}, …; give the same data.columns"

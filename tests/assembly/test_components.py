@@ -12,6 +12,7 @@ from ftc.assembly.components import build_calibrators, build_classifier, build_m
 from ftc.cli.launch import conf_dir
 from ftc.config.commands import TrainConfig
 from ftc.finetune import Method
+from ftc.partition import HeadColumns
 from tests.conftest import composed
 
 # Title, lane, and whether it needs source, held-out samples, folds, other weights, and moves the head.
@@ -140,7 +141,7 @@ def test_a_target_that_is_no_method_is_refused():
 
 def test_gradients_can_be_checkpointed_where_the_model_can():
     config = composed(TrainConfig, "train", "grad_checkpointing=true")
-    classifier = build_classifier(config, [str(n) for n in range(10)], 10)
+    classifier = build_classifier(config, HeadColumns(map(str, range(10))), 10)
     assert classifier.backbone.grad_checkpointing
 
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ftc import ClassPartition, InputError
 from ftc.config.partition import PartitionConfig, PartitionContext, PartitionRule
-from ftc.partition import PartitionManifest
+from ftc.partition import HeadColumns, PartitionManifest
 from tests.replicas import OFFICE_HOME, paper_clone
 
 NAMES = ("ant", "bear", "cat", "dog", "eel", "fox")
@@ -26,7 +26,7 @@ def drawn(kind="random", **values) -> PartitionRule:
 
 def context(names=NAMES, trained=(0, 1, 2, 3), evaluated=(0, 1, 2, 3, 4)) -> PartitionContext:
     means = torch.eye(len(names))
-    return PartitionContext(tuple(names), trained, evaluated, SAMPLES, means)
+    return PartitionContext(HeadColumns(names), trained, evaluated, SAMPLES, means)
 
 
 def test_classes_are_drawn_among_those_with_training_images():
@@ -151,7 +151,7 @@ def test_a_manifest_gives_its_classes_by_name_and_knows_its_samples(tmp_path):
     assert (turned.seen, turned.absent) == ((3, 4), (1,))
     # A split that the manifest does not know of is no contradiction; other samples are.
     other = {"train": {"count": 39, "sha256": "c" * 64}, "pool": {"count": 1, "sha256": "d" * 64}}
-    changed = PartitionContext(NAMES, (0, 1), (0,), other)
+    changed = PartitionContext(HeadColumns(NAMES), (0, 1), (0,), other)
     with pytest.raises(InputError, match=r"its train samples differ \(40, here 39\); .*samples=ignore"):
         by_file.build(changed)
     assert split(kind="file", path=str(path), samples="ignore").build(changed) == partition

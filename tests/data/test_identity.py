@@ -13,7 +13,7 @@ from PIL import Image
 from ftc import InputError
 from ftc.config.commands import TrainConfig
 from ftc.data import ClassFolders, ListFile, UnlabelledFolder, check_images
-from ftc.data.columns import columns_of
+from ftc.data.columns import by_column, columns_of
 from ftc.data.decode import UnreadableImage, decode_image
 from ftc.partition import PartitionManifest
 from ftc.reporting.tables import console
@@ -77,12 +77,14 @@ def test_a_class_is_the_same_however_its_name_is_composed(photos):
     readers = [ClassFolders(photos / split) for split in ("train", "test")]
     columns = columns_of(None, readers, lambda: None)
     assert columns.names == ("ant", "bee", NFC)
-    labels = [columns.of(key, reader).targets.unique().tolist() for key, reader in enumerate(readers)]
+    labels = [
+        by_column(columns, str(key), reader).targets.unique().tolist() for key, reader in enumerate(readers)
+    ]
     assert labels == [[0, 1, 2]] * 2
     (photos / "names.txt").write_text(f"bee\n{NFD}\nant\n")
     # What a run on another machine wrote down, or a user writes.
     manifest = PartitionManifest(class_names=("ant", "bee", NFD), seen=(NFD,), absent=("ant",), samples={})
-    assert manifest.partition(columns.names).seen == (2,)
+    assert manifest.partition(columns).seen == (2,)
     listed = columns_of(str(photos / "names.txt"), readers, lambda: None)
     assert listed.column(NFC) == listed.column(NFD) == 1
 

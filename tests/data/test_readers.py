@@ -16,7 +16,6 @@ from ftc.data import (
     ArrayReader,
     ClassFolders,
     EncodedReader,
-    HeadColumns,
     HubDataset,
     ListFile,
     TorchvisionDataset,
@@ -24,6 +23,8 @@ from ftc.data import (
     columns_of,
     select,
 )
+from ftc.data.columns import by_column
+from ftc.partition import HeadColumns
 
 CLASSES = ("bear", "ant", "cat dog")
 
@@ -84,7 +85,7 @@ def test_lists_and_class_folders_give_identical_samples(folder, tmp_path):
     assert by_list.class_names == CLASSES  # in the order of the labels, gaps left out
     by_folder = ClassFolders(folder)
     names = HeadColumns(["cat dog", "x", "bear", "ant"])
-    mapped = [names.of("train", reader) for reader in (by_list, by_folder)]
+    mapped = [by_column(names, "train", reader) for reader in (by_list, by_folder)]
     flat, all_ = map(samples, mapped)
     assert flat == {f: EXPECTED[f] for f in files}
     assert flat.items() <= all_.items()
@@ -228,10 +229,21 @@ def test_the_datas_own_names_are_the_columns():
 def test_imagenet_by_wordnet_id_and_by_english_name():
     columns = columns_of("imagenet-1k", [], lambda: None)
     assert len(columns) == 1000
+    assert columns.names[:2] == ("tench", "goldfish")
     assert columns.column("n01440764") == columns.column("tench") == 0
     assert columns.column("n15075141") == 999
+    assert columns.column("Great_White shark") == columns.column("man-eater") == 2
     # Two classes are called crane; neither answers to it.
     assert columns.column("crane") is None
+    assert [columns.names[columns.column(f"n{number}")] for number in ("02012849", "03126707")] == [
+        "crane (n02012849)",
+        "crane (n03126707)",
+    ]
+    # Both pandas are also called panda; a missile is a projectile, too, but a class of its own.
+    assert columns.column("panda") is None
+    assert columns.column("missile") != columns.column("projectile")
+    assert columns.names[columns.column("Cardigan")] != columns.names[columns.column("cardigan")]
+    assert columns.column("CARDIGAN") is None
 
 
 FILES = {
@@ -276,14 +288,14 @@ def test_classes_that_the_head_does_not_have_are_listed_or_skipped():
     columns = HeadColumns("abc")
     reader = arrays("xaby")
     with pytest.raises(InputError, match=r"data\.train: the head has no column for x, y \(2 of 4 classes\)"):
-        columns.of("train", reader)
-    mapped = columns.of("train", reader, unmapped="skip")
+        by_column(columns, "train", reader)
+    mapped = by_column(columns, "train", reader, unmapped="skip")
     assert mapped.targets.tolist() == [0, 1]
     assert mapped.rows == [1, 2]
     assert mapped.class_names == ("a", "b", "c")
     # A class without images needs no column.
     empty = ArrayReader(np.zeros((1, 2, 2), np.uint8), [1], ("x", "a"))
-    assert columns.of("train", empty).targets.tolist() == [0]
+    assert by_column(columns, "train", empty).targets.tolist() == [0]
 
 
 def test_names_that_columns_lack_get_columns_after_them():

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from ftc import InputError
 from ftc.benchmarks.catalogue import read_table
-from ftc.data.columns import HeadColumns
+from ftc.data.columns import columns_of_file
 from ftc.data.groups import group_finder
 from ftc.data.listing import read_fields, read_list
 from ftc.files import printable, read_text
 
 # A file's name → the text in it, a function that reads it, and what it reads.
 FILES: dict[str, tuple[str, Callable[[Path], Any], Any]] = {
-    "names.txt": ("Käse\nBrot\n", lambda path: HeadColumns.from_file(path).names, ("Käse", "Brot")),
-    "names.json": ('["Käse",\n"Brot"]', lambda path: HeadColumns.from_file(path).names, ("Käse", "Brot")),
+    "names.txt": ("Käse\nBrot\n", lambda path: columns_of_file(path).names, ("Käse", "Brot")),
+    "names.json": ('["Käse",\n"Brot"]', lambda path: columns_of_file(path).names, ("Käse", "Brot")),
     "list.txt": ("Käse/1 2.jpg 0\n\nb.jpg -1\n", read_list, [("Käse/1 2.jpg", 0), ("b.jpg", -1)]),
     "groups.txt": ("Käse.jpg k\n", lambda path: group_finder(str(path))("Käse.jpg"), "k"),
     "table.csv": ("name,y\nKäse,0\n", lambda path: read_table(path, ["name"]), [{"name": "Käse", "y": "0"}]),
@@ -115,5 +115,5 @@ JSON = {
 def test_json_that_names_no_columns(tmp_path, content):
     (tmp_path / "names.json").write_text(content)
     with pytest.raises(InputError, match=JSON[content]) as caught:
-        HeadColumns.from_file(tmp_path / "names.json")
+        columns_of_file(tmp_path / "names.json")
     assert "\n" not in str(caught.value)

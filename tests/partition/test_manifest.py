@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ftc import ClassPartition, InputError
-from ftc.partition import PartitionManifest, digest_samples
+from ftc.partition import HeadColumns, PartitionManifest, digest_samples
 
 NAMES = ("mug", "bed", "pen", "fan", "toy")
 SAMPLES = {"train": {"count": 2, "sha256": digest_samples(["b 0", "a 2"])}}
@@ -20,7 +20,7 @@ def manifest():
 
 def test_manifest_names_the_classes(manifest):
     assert (manifest.seen, manifest.absent) == (("mug", "toy"), ("bed", "pen"))
-    assert manifest.partition(NAMES) == ClassPartition(5, [0, 4], [1, 2])
+    assert manifest.partition(HeadColumns(NAMES)) == ClassPartition(5, [0, 4], [1, 2])
 
 
 def test_file_gives_the_manifest_back(manifest, tmp_path):
@@ -33,12 +33,12 @@ def test_file_gives_the_manifest_back(manifest, tmp_path):
 
 def test_columns_may_be_others(manifest):
     columns = ("toy", "cup", "pen", "mug", "fan", "bed")
-    assert manifest.partition(columns) == ClassPartition(6, [0, 3], [2, 5])
+    assert manifest.partition(HeadColumns(columns)) == ClassPartition(6, [0, 3], [2, 5])
 
 
 def test_unknown_classes_are_listed(manifest):
     with pytest.raises(InputError, match="classes toy, pen are no class names"):
-        manifest.partition(("mug", "bed", "fan"))
+        manifest.partition(HeadColumns(("mug", "bed", "fan")))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 
 from ftc import ClassPartition
 from ftc.cli.launch import conf_dir
@@ -20,6 +21,10 @@ from ftc.config.check import check
 from ftc.config.node import Node
 from ftc.data import ArrayReader
 from tests.commands import run_train
+
+# How long an example takes is the machine's matter.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 N = TypeVar("N", bound=Node)
 Command = Callable[..., subprocess.CompletedProcess]

@@ -67,7 +67,7 @@ def test_colours_are_torchvisions(name, values, channels):
 ANGLES = st.floats(-40, 40)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(ANGLES, st.integers(-4, 4), st.integers(-4, 4), st.floats(0.6, 1.6), ANGLES, ANGLES),

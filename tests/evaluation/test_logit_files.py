@@ -313,7 +313,7 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         read_logits("eval", path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_random_and_truncated_files_are_refused_or_right(tmp_path_factory, data):
     suffix = data.draw(st.sampled_from(sorted(WRITERS)))
@@ -328,7 +328,7 @@ def test_random_and_truncated_files_are_refused_or_right(tmp_path_factory, data)
         check(found)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_changed_files_raise_nothing_but_input_errors(tmp_path_factory, data):
     suffix = data.draw(st.sampled_from(sorted(WRITERS)))

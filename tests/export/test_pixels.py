@@ -17,7 +17,7 @@ from ftc.export.pixels import opened, resized
 SIDES = st.integers(12, 70)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     size=st.tuples(SIDES, SIDES),
     given_size=st.tuples(SIDES, SIDES),

@@ -51,7 +51,7 @@ def test_intervals_equal_a_plain_loop(partition, monkeypatch, average, gamma):
     assert_same(bootstrap_accuracies(*arguments), plain(*arguments))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cases())
 def test_intervals_of_few_samples_equal_a_plain_loop(case):
     partition, logits, target = case

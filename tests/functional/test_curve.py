@@ -71,7 +71,7 @@ def same(a: float, b: float) -> bool:
     return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, abs_tol=1e-12)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(cases(), st.sampled_from(["sample", "class"]))
 def test_every_point_equals_brute_force(case, average):
     partition, logits, target = case
@@ -82,7 +82,7 @@ def test_every_point_equals_brute_force(case, average):
             assert same(float(getattr(curve, name)[i]), value), (name, gamma)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(
     cases(),
     st.integers(-16, 16).map(lambda v: v / 4),
@@ -101,7 +101,7 @@ def test_accuracies_at_any_gamma_equal_brute_force(case, gamma, k, average):
         assert all(same(at[name], value) for name, value in expected.items())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(cases(), st.integers(1, 3))
 def test_within_group_accuracies_equal_brute_force(case, k):
     partition, logits, target = case
@@ -117,7 +117,7 @@ def test_within_group_accuracies_equal_brute_force(case, k):
         assert same(found[f"acc_{group}_within" + ("" if k == 1 else f"_top{k}")], expected)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(cases())
 def test_area_best_and_shape(case):
     partition, logits, target = case
@@ -145,7 +145,7 @@ def test_area_best_and_shape(case):
         assert math.isnan(curve.ausuc)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cases(), st.integers(0, 4).map(lambda v: v / 4))
 def test_best_above_a_floor_equals_brute_force(case, floor):
     partition, logits, target = case
@@ -158,7 +158,7 @@ def test_best_above_a_floor_equals_brute_force(case, floor):
     assert abs(curve.best(absent_floor=floor)) == smallest
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cases(), st.integers(1, 20), st.sampled_from([(1,), (1, 3), (1, 2, 9)]))
 def test_blocks_of_any_size_reduce_as_single_rows(case, block, top_k):
     partition, logits, target = case
@@ -212,7 +212,7 @@ def brute_scores(rates: dict[str, float]) -> dict[str, float]:
     return {"acc_all": rates["acc_all"], "harmonic": harmonic, "balanced": (seen + absent) / 2}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(cases(), st.sampled_from(["sample", "class"]))
 def test_criteria_choose_their_own_optimum(case, average):
     partition, logits, target = case

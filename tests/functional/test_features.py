@@ -38,7 +38,7 @@ def by_loops(features, target, weight, bias, new):
     return rows, sum(gaps) / len(gaps)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.sampled_from([[4, 5], [5, 4, 0], [1, 2, 4], [3, 5]]))
 def test_new_columns_by_loops(seed, classes):
     features, target, weight, bias = (value.double() for value in a_case(seed, classes))

@@ -48,7 +48,7 @@ criteria = st.sampled_from(CRITERIA)
 shares = st.floats(0, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(criteria, st.integers(0, 99), shares, shares, st.sampled_from([0.0, 0.1]))
 def test_mixture_gamma_equals_a_plain_loop(criterion, seed, true, share, smoothing):
     seen, pool = draw(40, 0.0, seed)[1], draw(60, true, seed + 1)[1]
@@ -95,7 +95,7 @@ def test_margins_that_do_not_vary_tell_nothing():
         absent_posterior((flat, flat), (flat, flat))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(criteria, st.integers(0, 99), shares, st.floats(0.1, 1))
 def test_expected_accuracy_equals_the_smoothed_shares(criterion, seed, share, hit):
     seen, (_, pool, absent) = draw(200, 0.0, seed)[1], draw(300, 0.5, seed + 1)

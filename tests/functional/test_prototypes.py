@@ -65,7 +65,7 @@ def by_loops(features, logits, labelled, shrinkage, strength, ridge, rounds):
     rounds=st.integers(1, 3),
     labelled=st.integers(2, 120),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_head_adds_what_loops_add(seed, shrinkage, strength, ridge, rounds, labelled):
     features, logits, known, _ = drawn(seed, labelled=labelled)
     weight, bias = prototype_head(features, logits, known, shrinkage, strength, ridge, rounds)

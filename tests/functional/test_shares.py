@@ -39,7 +39,7 @@ def by_loops(logits, prior, steps):
     return shares
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(1, 5), st.booleans(), st.integers(0, 6))
 def test_shares_equal_plain_loops(seed, classes, uniform, steps):
     logits, prior = random_case(seed, 9, classes)

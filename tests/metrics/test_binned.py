@@ -45,7 +45,7 @@ def assert_holds(metric, exact, gammas):
         assert all(same(at[name], float(getattr(found.curve, name)[i])) for name in NAMES)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     cases(),
     st.sampled_from([0.5, 1.0, 2.0, 5.0]),

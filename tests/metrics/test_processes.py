@@ -84,7 +84,6 @@ def work(rank: int, world_size: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
     )
     torch.save(computed(rank, world_size), Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")

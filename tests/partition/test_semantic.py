@@ -43,7 +43,7 @@ def requests(draw):
     return torch.from_numpy(means).float(), candidates, num_classes, num_seen, num_absent
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(kind=st.sampled_from(KINDS), request=requests(), seed=st.integers(0, 99), factor=st.floats(1e-3, 1e3))
 def test_sizes_are_exact_and_only_directions_count(kind, request, seed, factor):
     means, candidates, num_classes, num_seen, num_absent = request

@@ -90,7 +90,6 @@ def work(rank: int, world_size: int, folder: str) -> None:
             "share": own / sum(p.numel() for p in classifier.parameters()),
         }
     torch.save(found, Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @shards_on_cpus

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from ftc.results import versions
 from ftc.runs.processes import check_processes, leads
 from ftc.runs.source import SourceStage, load_named
 from ftc.runs.stages import Stages
+
+# Images of a pool for each class below which a run warns that heads cannot learn from it.
+FEW = 3
 
 
 @frozen(eq=False)
@@ -133,18 +137,12 @@ def build_parts(
             that does not know them.
     """
     config, images, classifier = source.config, source.images, source.classifier
-    new, lost = (without(columns, images.known) for columns in (partition.seen, partition.absent))
+    new = without(partition.seen, images.known)
     check_new_classes(calibrators, [images.class_names[column] for column in new])
     if new and config.model.head != "linear":
         raise InputError(
             f"model.head={config.model.head}: its columns cannot begin from images of new classes, such as "
             f"{images.class_names[new[0]]}; choose linear"
-        )
-    if lost:
-        names = ", ".join(images.class_names[column] for column in lost[:3]) + (", …" if lost[3:] else "")
-        source.out.print(
-            f"The source model was never given {names} ({len(lost)} of {len(partition.absent)} absent "
-            "classes): there is nothing that calibration could bring back"
         )
     for name, calibrator in calibrators.items():
         if calibrator.folds is not None:
@@ -157,16 +155,8 @@ def build_parts(
     data = build_datamodule(config, images, classifier, partition, config.seed)
     if trained and not build_method(config).keeps_statistics:
         check_steps(config, classifier, data, source.trainers.world_size)
-    train = images.readers["train"]
-    assert train is not None
-    known = set(train.targets[data.held_out].tolist())
-    bare = [images.class_names[c] for c in partition.seen if config.data.holdout and c not in known]
-    if bare:
-        names = ", ".join(bare[:3]) + (", …" if len(bare) > 3 else "")
-        source.out.print(
-            f"data.holdout: holds out no image of {names} ({len(bare)} of {len(partition.seen)} seen "
-            "classes), which have a single image or too large groups"
-        )
+    for warning in _warnings(config, images, partition, calibrators, data, trained):
+        source.out.print(warning)
     return Parts(
         config,
         images,
@@ -184,6 +174,53 @@ def identity(config: TrainConfig, images: Images) -> dict[str, Any]:
     """Everything in which two runs of the same computation are equal, as JSON types."""
     content = {"content": config.content(), "versions": versions(), "samples": images.samples}
     return json.loads(json.dumps(content))
+
+
+def _warnings(
+    config: TrainConfig,
+    images: Images,
+    partition: ClassPartition,
+    calibrators: Mapping[str, Calibrator[Any]],
+    data: PartitionedDataModule,
+    trained: bool,
+) -> Iterator[str]:
+    """Lines on what the data are too few for."""
+
+    def named(columns: Sequence[int], of: str) -> str:
+        names = ", ".join(images.class_names[column] for column in columns[:3])
+        return f"{names}{', …' if columns[3:] else ''} ({len(columns)} of {of})"
+
+    seen, absent = f"{len(partition.seen)} seen classes", f"{len(partition.absent)} absent classes"
+    if lost := without(partition.absent, images.known):
+        yield (
+            f"The source model was never given {named(lost, absent)}: there is nothing that calibration "
+            "could bring back"
+        )
+    train, pool = images.readers["train"], images.readers["pool"]
+    assert train is not None
+    if config.data.holdout and (bare := without(partition.seen, train.targets[data.held_out].tolist())):
+        yield (
+            f"data.holdout: holds out no image of {named(bare, seen)}, which have a single image or too "
+            "large groups"
+        )
+    size, count = config.data.batch_size, data.num_trained
+    if trained and data.loading.iterations_per_epoch is None and 2 < count <= size:
+        smaller = 2 ** max(1, (count // 4).bit_length() - 1)
+        yield (
+            f"data.batch_size={size}: an epoch is one step, of all {count} images; a smaller one, such as "
+            f"{smaller}, makes it {math.ceil(count / smaller)}"
+        )
+    learning = [name for name, c in calibrators.items() if c.moves_head and c.lane == "unlabelled"]
+    if pool is not None and learning:
+        classes = len(partition.seen) + len(partition.absent)
+        each = len(pool.targets) / classes
+        if each < FEW:
+            others = [name for name, c in calibrators.items() if c.lane == "seen_only"]
+            yield (
+                f"data.readers.pool: {len(pool.targets)} images are {each:.1f} for each of {classes} "
+                f"classes, too few for {', '.join(learning)} to learn what these look like; before you "
+                f"deploy, compare what needs no pool: {', '.join(others) or 'interpolated'}"
+            )
 
 
 def manifest(parts: Parts) -> PartitionManifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import ftc
-from ftc.cli.terminal import Parser, reader_has_gone, show_what_it_can
+from ftc.cli.terminal import Parser, interrupted, reader_has_gone, show_what_it_can
 from ftc.machine.examination import examined
 
 
@@ -26,11 +26,13 @@ def main() -> None:
     """Run the command line."""
     given = parser().parse_args()
     show_what_it_can()
-    examination = examined()
     try:
+        examination = examined()
         print(examination.json() if given.json else examination.text(), flush=True)
     except BrokenPipeError:
         reader_has_gone()
+    except KeyboardInterrupt:
+        interrupted("nothing is written")
     raise SystemExit(0 if examination.holds else 1)
 
 

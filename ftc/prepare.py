@@ -9,7 +9,7 @@ from pathlib import Path
 from ftc import __version__
 from ftc.benchmarks.catalogue import BENCHMARKS
 from ftc.benchmarks.prepare import prepare
-from ftc.cli.terminal import Parser, fail
+from ftc.cli.terminal import Parser, fail, interrupted
 from ftc.errors import InputError
 from ftc.files import printable
 
@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(printable(said))
     except (InputError, OSError) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        interrupted("nothing is laid out")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from ftc.cli.failures import explained
 from ftc.cli.multirun import check_installed, check_processes, expand
 from ftc.cli.spelling import named, quoted, spelt
 from ftc.cli.sweeps import Sweep, job_row, leads
-from ftc.cli.terminal import fail, reader_has_gone, show_what_it_can
+from ftc.cli.terminal import fail, interrupted, reader_has_gone, show_what_it_can
 from ftc.config.check import at_home, check
 from ftc.config.commands import CalibrateConfig, EvaluateConfig, JobConfig, TrainConfig
 from ftc.config.deployment import DeployConfig, PredictConfig
@@ -149,7 +149,7 @@ def _let_hydra_describe_itself() -> None:
 def _interrupted(number: int, frame: object) -> NoReturn:
     # Libraries swallow a KeyboardInterrupt, or end with a status of their own.
     if leads():
-        print("ftc: interrupted; the same command goes on from what is kept", file=sys.stderr)
+        interrupted("the same command goes on from what is kept")
     raise SystemExit(128 + number)
 
 

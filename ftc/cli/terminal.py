@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 import time
 from typing import NoReturn
@@ -23,6 +24,12 @@ def reader_has_gone() -> NoReturn:
     """End quietly where whoever read the output has gone; Python would say so when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(1) from None
+
+
+def interrupted(left: str) -> NoReturn:
+    """End as a command that Ctrl-C has ended, with a line on what it leaves."""
+    print(f"ftc: interrupted; {left}", file=sys.stderr)
+    raise SystemExit(128 + signal.SIGINT) from None
 
 
 def fail(message: str) -> NoReturn:

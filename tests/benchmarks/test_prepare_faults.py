@@ -231,3 +231,14 @@ def test_images_of_wilds_that_are_links_to_nowhere(tmp_path):
     (folder / "train").symlink_to("train")
     with pytest.raises(InputError, match=r"is not there \(450 of 450"):
         prepare("iwildcam", tmp_path / "data", folder)
+
+
+def test_what_is_interrupted_says_so_in_a_line(monkeypatch, capsys):
+    def presses(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ftc.prepare.prepare", presses)
+    with pytest.raises(SystemExit) as ended:
+        main(["emoji"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "ftc: interrupted; nothing is laid out\n"

@@ -36,6 +36,18 @@ def test_the_citation_has_the_version_and_what_its_format_requires():
     assert citation["message"]
 
 
+def test_the_doctors_sample_has_what_is_declared():
+    sample = (ROOT / "docs" / "commands.md").read_text().partition("\nRequirements\n")[2]
+    rows, _, extras = sample.partition("\nFolders\n")[0].partition("\n\nExtras\n")
+    lines = re.findall(r"^  (\S+) +\S+ +(\S+)$", rows, flags=re.MULTILINE)
+    shown = {canonicalize_name(name): Requirement(name + bounds).specifier for name, bounds in lines}
+    project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = map(Requirement, project["dependencies"])
+    assert shown == {canonicalize_name(one.name): one.specifier for one in declared}
+    names = re.findall(r"^  (\S+)  ", extras, flags=re.MULTILINE)
+    assert names == sorted(project["optional-dependencies"])
+
+
 def test_the_changelog_begins_with_the_version():
     heading = re.search(r"^## (\S+), (.+)$", (ROOT / "docs" / "changelog.md").read_text(), flags=re.MULTILINE)
     number, when = heading.groups()

@@ -47,6 +47,7 @@ def smaller(png: str) -> str:
 
 if __name__ == "__main__":
     os.environ["PYTHONWARNINGS"] = "ignore"  # tqdm's, of widgets that are not there
+    os.environ["OMP_NUM_THREADS"] = "1"  # or numbers depend on how many cores there are
     # Kernels start in their folders, where a relative path would mean another place.
     if "ARCHIVES" in os.environ:
         os.environ["ARCHIVES"] = str(Path(os.environ["ARCHIVES"]).resolve())

@@ -188,11 +188,11 @@ sheet
 # ## Fine-tune on the classes you have
 #
 # The weights are ImageNet-1k's of EfficientNet-Lite0, which a package ships; with a hub in reach,
-# `model.name=` any timm model is all that it takes. `data.columns=imagenet-1k` turns names of folders into
-# columns of the head, and `partition.absent=evaluated` says that the classes to bring back are those with
-# test images; the other columns stay as they are. `experiment=folder` is the recommended recipe. Learning
-# rate, batch and number of epochs have to suit so few images: at the defaults, an epoch would be a single
-# small step. A quarter of the images, one of each class, is held out to calibrate on.
+# `model.name=` any timm model is all that it takes. `data.columns=imagenet-1k` turns English names of
+# folders into columns of the head, and `partition.absent=evaluated` says that the classes to bring back are
+# those with test images; the other columns stay as they are. `experiment=folder` is the recommended recipe.
+# Learning rate, batch and number of epochs have to suit so few images: at the defaults, an epoch would be a
+# single small step. A quarter of the images, one of each class, is held out to calibrate on.
 # These settings were chosen with the results below in view: a walkthrough is an illustration and no evidence.
 
 # %%
@@ -271,11 +271,10 @@ figure
 # Which classes are back, and which are not? `per_class.csv` has them one by one.
 
 # %%
-english = imagenet.label_name_to_description
 with Path("runs/folder/per_class.csv").open(encoding="utf-8", newline="") as file:
     rows = [row for row in csv.DictReader(file) if row["group"] == "absent"]
 for title, back in (("back", True), ("still gone", False)):
-    names = [english(row["class"]).split(",")[0] for row in rows if (float(row["interpolated"]) > 0) == back]
+    names = [row["class"] for row in rows if (float(row["interpolated"]) > 0) == back]
     print(f"{title}: {', '.join(names)}")
 
 # %% [markdown]
@@ -294,8 +293,8 @@ table(stages("runs/pool"))
 # %% [markdown]
 # `expected accuracy` and `prior-matched` find a γ close to the oracle's. `interpolated, prototypes`, which
 # this recipe deploys by default and which is the best one on the benchmarks' larger pools, learns from the
-# pool what classes look like. Two drawings of each are too few for that: here it gives seen classes up.
-# With a pool as small as this one, deploy with `calibrator=expected_accuracy`.
+# pool what classes look like. Two drawings of each are too few for that, of which the run warns: here it
+# gives seen classes up. With a pool as small as this one, deploy with `calibrator=expected_accuracy`.
 #
 # ## A model without ftc
 #
@@ -317,8 +316,7 @@ ftc("predict", "model=deployed", "images=photos/test", "to=predictions.csv", "to
 with Path("predictions.csv").open(encoding="utf-8", newline="") as file:
     predictions = list(csv.DictReader(file))
 for row in predictions[:: len(predictions) // 8]:
-    label = english(row["label"]).split(",")[0]
-    print(f"{row['file']:46} {label:18} {row['group']:7} flips at γ = {float(row['flips_at']):6.2f}")
+    print(f"{row['file']:46} {row['label']:18} {row['group']:7} flips at γ = {float(row['flips_at']):6.2f}")
 
 # %% [markdown]
 # And the same with timm alone, as somebody without ftc would:

@@ -110,7 +110,8 @@ def _place(path: Path, config: Node) -> str | None:
         given = getattr(config, key, None)
         if given is not None:
             folder = Path(given).absolute()
-            # What is missing may be in the folder, the folder itself, or one above it.
-            if path.is_relative_to(folder) or folder.is_relative_to(path):
+            # What is missing may be in the folder, the folder itself, its lock beside it, or one above it.
+            lock = folder.with_name(f".{folder.name}.lock")
+            if path.is_relative_to(folder) or folder.is_relative_to(path) or path == lock:
                 return key
     return None

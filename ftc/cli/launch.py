@@ -93,7 +93,7 @@ def launch(command: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGINT, _interrupted)
     _give_a_home()
-    _let_hydra_describe_itself()
+    let_hydra_describe_itself()
     groups = _groups(command)
     sys.argv[1:] = named(sys.argv[1:], _WORDS.get(command))
     sys.argv[1:] = [spelt_out for argument in sys.argv[1:] for spelt_out in spelt(argument, groups)]
@@ -140,7 +140,7 @@ def _give_a_home() -> None:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
 
 
-def _let_hydra_describe_itself() -> None:
+def let_hydra_describe_itself() -> None:
     """Python 3.14 reads the help of an option when it is added; Hydra 1.3 has one that is no string yet."""
     if sys.version_info >= (3, 14):
         argparse.ArgumentParser._check_help = lambda parser, action: None
@@ -162,6 +162,8 @@ def _work(command: str) -> Callable[[Any], Mapping[str, Any]]:
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("hydra", "hydra_plugins"):
         logging.getLogger(name).setLevel(logging.INFO)
+    # W&B's own telemetry, which Python 3.14 ends twice.
+    logging.getLogger("opentelemetry.sdk").setLevel(logging.ERROR)
     work = getattr(_imported(f"ftc.runs.{command}"), command)
     # What a library prints by itself, Hydra would print once more.
     for logger in logging.root.manager.loggerDict.values():

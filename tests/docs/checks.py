@@ -64,6 +64,7 @@ def _composed(name: str, arguments: list[str], processes: int, seen: set[str]) -
     words = [s for word in named(arguments, launch._WORDS.get(name)) for s in spelt(word, groups)]
     if "--version" in words:
         return []
+    launch.let_hydra_describe_itself()
     given = get_args_parser().parse_args(words)
     if given.help or given.shell_completion:
         return []

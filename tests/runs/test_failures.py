@@ -80,6 +80,14 @@ def test_a_diverged_source_model_is_not_kept(at_work, monkeypatch):
     assert not list(Path("outputs/cache/source").glob("*.safetensors"))
 
 
+def test_a_lock_beside_the_folder_is_the_folders(at_work):
+    # Its name is longer than that of the folder, which a disk may still take.
+    error = OSError(errno.ENAMETOOLONG, "File name too long", str(at_work / ".run.lock"))
+    wanted = r"\.run\.lock: file name too long; choose another run_dir$"
+    with pytest.raises(InputError, match=wanted), explained(config()):
+        raise error
+
+
 def test_too_little_memory_names_the_batch(at_work, monkeypatch):
     def training_step(self, batch, batch_idx):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -133,7 +133,7 @@ def assert_same(expected: Any, found: Any, where: str = "") -> None:
         for name in expected:
             assert_same(expected[name], found[name], f"{where}/{name}")
     elif isinstance(expected, list):
-        assert len(expected) == len(found), where
+        assert len(expected) == len(found), f"{where}: {expected} {found}"
         for position, pair in enumerate(zip(expected, found, strict=True)):
             assert_same(*pair, f"{where}[{position}]")
     elif isinstance(expected, torch.Tensor):

@@ -30,11 +30,12 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "evaluate": (*TINY, "checkpoint=../weights.safetensors"),
     "calibrate": ("eval=../eval.npz", "partition.seen=[0,1]", "run_dir=run"),
     "compare": ("runs=../runs",),
+    "report": ("runs=[../runs]", "to=report", "figures=[]"),
     "deploy": ("run=../runs/run", "to=deployed"),
     "predict": ("model=../runs/run", "images=../images", "to=out.csv"),
 }
 # Commands whose configuration chooses no group; a key may be called as one.
-ALONE = ("compare", "deploy", "predict")
+ALONE = ("compare", "report", "deploy", "predict")
 VALUES = (
     *("null", "-1", "0", "1", "2.5", "1e300", "-1e300", "inf", "nan", "99999999999999999999", "true", "x"),
     *(

@@ -79,7 +79,8 @@ def test_optuna_on_real_runs(tmp_path):
     assert all(0 < float(row["selection/pseudo_ausuc"]) < 1 for row in rows)
     for row in rows:
         record = RunRecord.read(sweep_folder(tmp_path) / row["run"])
-        assert set(record.selection) == set(OBJECTIVES)
+        # The bound of the run's criterion, and of no other.
+        assert set(record.selection) == set(OBJECTIVES) - {"oracle_harmonic", "oracle_balanced"}
         assert record.selection["oracle_ausuc"] == record.stages.fine_tuned.metrics["ausuc"]
         assert record.selection["oracle_acc_all"] == record.stages.calibrated["oracle"].metrics["acc_all"]
     assert result.stdout.count("finished *") == 1

@@ -348,7 +348,7 @@ def test_an_evaluated_checkpoint_deploys_as_a_run_does(own_run):
     assert done.returncode == 0, done.stderr
     for run in ("evaluated", "run"):
         done = run_module(
-            "deploy", own_run, f"run={run}", f"to=of_{run}", "calibrator=symmetric", "prior.absent=0.3"
+            "deploy", own_run, f"run={run}", f"to=of_{run}", "calibrator=committee", "prior.absent=0.3"
         )
         assert done.returncode == 0, done.stderr
     first, second = (load_file(own_run / f"of_{run}" / "model.safetensors") for run in ("evaluated", "run"))

@@ -149,9 +149,12 @@ METHODS = (
 )
 
 
-@pytest.mark.parametrize(
+each_method = pytest.mark.parametrize(
     "make", METHODS, ids=lambda make: getattr(make, "__name__", None) or str(make.keywords)
 )
+
+
+@each_method
 def test_what_is_not_trained_stays_bit_for_bit_buffers_included(classifier, reader, partition, make):
     method = make()
     before, after, module = train(classifier, method, reader, partition)

@@ -16,7 +16,7 @@ from ftc.callbacks import Checkpointing, SeedSteps, StopWhenDiverged
 from ftc.data import Loading, Preprocessing
 from ftc.finetune import build_optimizer, build_scheduler
 from ftc.models import create_classifier
-from tests.finetune.test_methods import METHODS
+from tests.finetune.test_methods import each_method
 
 KWARGS = {"in_chans": 1, "pretrained_cfg_overlay": {"input_size": [1, 32, 32], "mean": [0.5], "std": [0.5]}}
 
@@ -94,9 +94,7 @@ def test_steps_read_no_numbers_off_tensors(reader, partition, tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "make", METHODS, ids=lambda make: getattr(make, "__name__", None) or str(make.keywords)
-)
+@each_method
 def test_steps_wait_for_no_gpu(reader, partition, tmp_path, make):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

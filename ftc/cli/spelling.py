@@ -75,10 +75,9 @@ def spelt(argument: str, groups: Path | None) -> list[str]:
         return [f"{key}={quoted(value)}"]
     if read.is_sweep_override():
         return [argument]
-    if isinstance(read.value(), dict) and not is_group and not key.startswith("+"):
-        return [f"++{argument}"]
     if not is_group:
-        return [argument]
+        merges = isinstance(read.value(), dict) and not key.startswith("+")
+        return [f"++{argument}" if merges else argument]
     chosen: Any = read.value()
     if chosen is None:
         return [f"{key}=[]"]

@@ -114,6 +114,11 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def lock_beside(path: Path) -> Path:
+    """The file whose lock means that a process writes to a file or folder."""
+    return path.with_name(f".{path.name}.lock")
+
+
 def remove_parts(folder: Path, stem: str = "") -> None:
     """Remove temporary files that killed processes left in a folder or below it.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ftc.config.commands import TrainConfig
 from ftc.config.node import Node
 from ftc.errors import InputError
+from ftc.files import lock_beside
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Keys of the configuration that name places to write to; the first may hold the others.
@@ -111,7 +112,7 @@ def _place(path: Path, config: Node) -> str | None:
         if given is not None:
             folder = Path(given).absolute()
             # What is missing may be in the folder, the folder itself, its lock beside it, or one above it.
-            lock = folder.with_name(f".{folder.name}.lock")
-            if path.is_relative_to(folder) or folder.is_relative_to(path) or path == lock:
+            inside, above = path.is_relative_to(folder), folder.is_relative_to(path)
+            if inside or above or path == lock_beside(folder):
                 return key
     return None

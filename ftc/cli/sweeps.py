@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from ftc.errors import InputError
-from ftc.files import damage, written_whole
+from ftc.files import damage, lock_beside, written_whole
 
 SWEEP_TABLE = "sweep.csv"
 FINISHED = "finished"
@@ -149,7 +149,7 @@ def add_row(path: Path, row: Mapping[str, Any]) -> None:
 def _table(path: Path) -> Iterator[dict[str, Mapping[str, Any]]]:
     """The rows of a table by run, to be changed in the block; a lock keeps other processes out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock"), mode=0o666):
+    with FileLock(lock_beside(path), mode=0o666):
         rows: dict[str, Mapping[str, Any]] = {row["run"]: row for row in read_rows(path)}
         yield rows
         fields = list(dict.fromkeys(itertools.chain.from_iterable(rows.values())))

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from ftc.errors import InputError
 from ftc.export.predictor import Prediction
-from ftc.files import printable, remove_parts, written_whole
+from ftc.files import lock_beside, printable, remove_parts, written_whole
 
 # Images of a chunk: what an interruption loses at most, and what is held in memory.
 CHUNK = 1024
@@ -75,7 +75,7 @@ class Rows:
 
     def __enter__(self) -> Rows:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0, mode=0o666)
+        lock = FileLock(lock_beside(self.path), timeout=0, mode=0o666)
         try:
             self._held.enter_context(lock)
         except Timeout as error:

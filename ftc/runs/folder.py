@@ -22,7 +22,7 @@ from torch import Tensor
 from ftc.config.commands import JobConfig
 from ftc.errors import InputError
 from ftc.export.bundle import FINE_TUNED_WEIGHTS, HEADS, SOURCE_WEIGHTS
-from ftc.files import damage, flush, remove_parts, written_whole
+from ftc.files import damage, flush, lock_beside, remove_parts, written_whole
 from ftc.models import Classifier, description, save_weights
 from ftc.partition import PartitionManifest
 from ftc.reporting.figures import write_drawn, write_figures
@@ -114,7 +114,7 @@ class RunFolder:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0, mode=0o666):
+            with FileLock(lock_beside(self.path), timeout=0, mode=0o666):
                 if (self.path / FILE_NAME).is_file() and not overwrite:
                     raise FinishedMeanwhileError(
                         f"run_dir={self.path}: another run has finished there; the same command shows it"
